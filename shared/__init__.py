@@ -1,0 +1,1 @@
+"""What every service of Hune says in the same words: events, topics, runtime, database, errors."""

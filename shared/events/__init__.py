@@ -1,0 +1,13 @@
+"""The contract: every event that Hune reads or writes, as pydantic models."""
+
+from shared.events import inputs, results
+from shared.events.base import (
+    Event,
+    InputEvent,
+    ResultEvent,
+    known_types,
+    model_of,
+    wire_type_of,
+)
+
+__all__ = ["Event", "InputEvent", "ResultEvent", "inputs", "known_types", "model_of", "results", "wire_type_of"]

@@ -1,0 +1,120 @@
+"""What the services decided: results, alerts and answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime, JsonValue
+
+from shared.events.base import Event, Identifier, Money, ResultEvent
+
+Band = Literal["red", "amber", "green", "unknown"]
+AlertKind = Literal["risk", "opportunity", "data"]
+
+
+class Part(Event):
+    """One measure's say in a score; `points` null with a `reason` when it is not known."""
+
+    measure: str
+    group: str
+    value: float | None
+    points: float | None
+    weight: float
+    reason: str | None = None
+    as_of: AwareDatetime | None = None
+
+
+class Score(Event):
+    """0 to 100, 100 = healthy; null below the coverage floor (band `unknown`)."""
+
+    score: int | None
+    band: Band
+    exact: float | None
+    coverage: float
+    parts: tuple[Part, ...]
+
+
+class ShareOfChange(Event):
+    """What one cause contributed to a change, in points; the shares sum to the change."""
+
+    cause: str
+    points: float
+
+
+class HealthScoreChanged(ResultEvent, type="health_score.changed"):
+    """An account's health score moved by at least a point, or into another band."""
+
+    account_id: Identifier
+    previous: Score | None
+    current: Score
+    shares: tuple[ShareOfChange, ...]
+    why: str
+    baseline: bool = False
+
+
+class Alert(ResultEvent):
+    """One episode of one rule for one account; all its events carry the same `alert_id`."""
+
+    account_id: Identifier
+    alert_id: Identifier
+    service: str
+    rule: str
+    kind: AlertKind
+    severity: Literal["low", "medium", "high", "critical"]
+    title: str
+    why: str
+    next_step: str | None = None
+    evidence: dict[str, JsonValue] = {}
+
+
+class AlertOpened(Alert, type="alert.opened"):
+    """`baseline`: found by a first import or a replay; known, but no reason to wake anybody."""
+
+    baseline: bool = False
+
+
+class AlertEscalated(Alert, type="alert.escalated"):
+    pass
+
+
+class AlertResolved(Alert, type="alert.resolved"):
+    opened_at: AwareDatetime
+
+
+class AccountState(Event, type="account.state"):
+    """The latest known of an account, for whoever joins late (compacted)."""
+
+    account_id: Identifier
+    name: str | None
+    score: int | None
+    band: Band
+    segment: str | None
+    stage: str | None
+    owner: str | None
+    arr: Money | None
+    notice_on: str | None
+    as_of: AwareDatetime
+
+
+class RequestAnswered(ResultEvent, type="request.answered"):
+    """The answer to a request; `as_of` says how far the figures reach."""
+
+    request_id: Identifier
+    demand: str
+    as_of: AwareDatetime | None
+    answer: dict[str, JsonValue]
+
+
+class RequestDeclined(ResultEvent, type="request.declined"):
+    request_id: Identifier
+    demand: str | None
+    reason: str
+
+
+class RequestUnclear(ResultEvent, type="request.unclear"):
+    """Nobody could tell for sure what was meant: the nearest demands, best first."""
+
+    request_id: Identifier
+    confidence: float
+    reason: str
+    candidates: tuple[str, ...] = ()

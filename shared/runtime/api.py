@@ -1,0 +1,79 @@
+"""What a service's handlers see of the runtime: signals in, a unit of work to answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shared.events import Event
+from shared.topics import Topic
+
+if TYPE_CHECKING:
+    from shared.runtime.unit import UnitOfWork
+
+
+class Signal(msgspec.Struct, frozen=True, gc=False):
+    """One event as a worker reads it; duplicates are already out.
+
+    `type` is the short name (`usage.tracked`); `occurred_at` is the corrected time, `received_at` when
+    the raw record reached the broker; `replay` marks a record of a run, which must not act outside.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    type: str
+    id: str
+    source: str
+    account_id: str
+    data: Any
+    occurred_at: datetime
+    received_at: datetime
+    replay: bool = False
+    run: str | None = None
+    demand: str | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Signals of one transaction, in order per partition."""
+
+    signals: Sequence[Signal]
+
+    def __iter__(self) -> Iterator[Signal]:
+        return iter(self.signals)
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    @property
+    def account_ids(self) -> set[str]:
+        return {signal.account_id for signal in self.signals}
+
+
+Handle = Callable[[Batch, "UnitOfWork"], Awaitable[None]]
+Tick = Callable[[Mapping[int, datetime], int, "UnitOfWork"], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A service as the runtime runs it.
+
+    `handle` applies one batch inside the unit's transaction. `tick` moves at most `limit` accounts whose
+    time has come in the given partitions (partition → clock) past that clock, and returns how many.
+    `fast` holds decoders for hot event types (wire type → bytes to data); others go through pydantic.
+    """
+
+    name: str
+    reads: tuple[Topic, ...]
+    writes: tuple[Topic, ...]
+    handle: Handle
+    migrations: Path
+    tick: Tick | None = None
+    fast: Mapping[str, Callable[[bytes], Event]] = field(default_factory=dict)
