@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 from devstack import jars, ports
 from devstack.errors import StackError
@@ -25,6 +25,7 @@ Store = Kafka | Postgres
 class Stack:
     """The stores of one home.
 
+    Start and stop it in the main thread: the children end with the thread that started them.
     `kafka` and `postgres` are our children, or None where an address is given in the environment
     (`HUNE_KAFKA_BOOTSTRAP_SERVERS`, `HUNE_DATABASE_URL`) and nothing is started for it.
     """
@@ -35,6 +36,7 @@ class Stack:
         self.postgres: Postgres | None = None
         self._given_kafka = env.get("HUNE_KAFKA_BOOTSTRAP_SERVERS", "").strip()
         self._given_urls = given_urls(env)
+        self._given_control = env.get("HUNE_DATABASE_URL", "").strip()
         self._lock: IO[str] | None = None
 
     @property
@@ -47,7 +49,8 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        return self.database_urls[0]
+        """The control database."""
+        return self.postgres is None and self._given_control or self.database_urls[0]
 
     @property
     def database_urls(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Stack:
             self.stop()
             raise
 
-    def launch(self, *, kafka: bool = True, report: jars.Report | None = None, lock_patience: float = 0.0) -> None:
+    def launch(self, *, kafka: bool = True, report: jars.Report | None = None, lock_patience: float = 1.0) -> None:
         """Start what is not given, without waiting until it serves. Call it from the main thread."""
         self._claim(lock_patience)
         try:
@@ -114,7 +117,7 @@ class Stack:
             self._lock.close()
             self._lock = None
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -137,11 +140,9 @@ class Stack:
         deadline = time.monotonic() + patience
         while not _try_lock(lock):
             if time.monotonic() >= deadline:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
                 lock.close()
                 raise StackError(
-                    f"the home {self.home} is in use by process {holder}; end that run with `hune down` first"
+                    f"the home {self.home} is in use by process {lock_holder(self.home)}; end that run with `hune down` first"
                 )
             time.sleep(0.05)
         lock.seek(0)
@@ -179,8 +180,15 @@ def is_locked(home: Path) -> bool:
         return not _try_lock(lock)
 
 
+def lock_holder(home: Path) -> int:
+    """The process that took the home last; 0 when none ever did."""
+    path = home / "run" / "lock"
+    text = path.read_text().strip() if path.exists() else ""
+    return int(text) if text.isdigit() else 0
+
+
 def given_urls(env: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The databases named in the environment, the control database first."""
+    """The databases of the workers' state that the environment names."""
     several = [url.strip() for url in env.get("HUNE_DATABASE_URLS", "").split(",") if url.strip()]
     return tuple(several) or tuple(url for url in (env.get("HUNE_DATABASE_URL", "").strip(),) if url)
 
