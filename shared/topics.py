@@ -70,13 +70,16 @@ INTERNAL = {
     )
     for worker in WORKERS
 }  # fmt: skip
-RELAY_POSITIONS = Topic(
-    _name("internal.positions"), "how far each partition's outbox is published", "service/partition",
-    writers=("router", *WORKERS), readers=("router", *WORKERS), compacted=True,
-)  # fmt: skip
+POSITIONS = {
+    service: Topic(
+        _name(f"internal.positions.{service}"), f"how far {service}'s outbox is published", "partition",
+        writers=(service,), readers=(service,), compacted=True,
+    )
+    for service in ("router", *WORKERS)
+}  # fmt: skip
 
 ALL: tuple[Topic, ...] = (
     RAW_EVENTS, RAW_REQUESTS, *ROUTED.values(), *RESULTS.values(), ALERTS, STATE_ACCOUNTS,
-    *INTERNAL.values(), RELAY_POSITIONS,
+    *INTERNAL.values(), *POSITIONS.values(),
 )  # fmt: skip
 BY_NAME = {topic.name: topic for topic in ALL}

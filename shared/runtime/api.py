@@ -39,6 +39,11 @@ class Signal(msgspec.Struct, frozen=True, gc=False):
     demand: str | None = None
     confidence: float | None = None
 
+    @property
+    def about(self) -> str | None:
+        """The account that a request is about; None asks about the whole book."""
+        return None if self.account_id == self.id else self.account_id
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -76,4 +81,10 @@ class Worker:
     handle: Handle
     migrations: Path
     tick: Tick | None = None
-    fast: Mapping[str, Callable[[bytes], Event]] = field(default_factory=dict)
+    fast: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
+    read: Callable[[Any], Any] | None = None
+    """A reader of its own kind of records instead of the routed ones' (the router's)."""
+    dedupe: bool = True
+    counts_applied: bool = True
+    """False: the handler itself counts what became of each signal."""
+    ticks_before_clock: bool = False

@@ -1,4 +1,4 @@
--- What the runtime of every worker keeps beside the worker's own state, in the same database.
+-- What the runtime of every worker keeps beside the worker's own state, in the same database (schema hune).
 create table hune.installation (
     id          uuid primary key,
     partitions  int not null,
@@ -12,7 +12,8 @@ create table hune.installation (
 create table hune.partitions (
     service    text not null,
     partition  int not null,
-    epoch      bigint not null default 0,
+    epoch      bigint not null default 0,     -- one more at every change of owner
+    version    bigint not null default 0,     -- one more with every transaction
     owner      text,
     offsets    jsonb not null default '{}',   -- topic → next offset to read
     head       bigint not null default 0,     -- seq of the newest outbox record
@@ -53,25 +54,28 @@ create table hune.quarantine (
 );
 create index quarantine_state on hune.quarantine (service, partition) where state = 'redrive';
 
--- Ids of events already applied: 8-byte hashes in buckets by the UTC hour of the event's own time.
+-- Ids of events already applied: packed 8-byte hashes in buckets by the event's own time. A UTC day has 25 buckets,
+-- day * 25 + hour, and day * 25 + 24 for ids that came few at a time. First a row per batch and bucket …
 create table hune.seen (
     service   text not null,
     partition int not null,
-    hour      int not null,
-    seq       bigint not null,
+    bucket    int not null,
+    seq       bigint not null generated always as identity,
     ids       bytea not null,
-    primary key (service, partition, hour, seq)
+    primary key (service, partition, bucket, seq)
 );
 alter table hune.seen alter ids set storage external;
+-- … and once the hour is over chunks of 1,024 in order, found by their lowest id (the first one by the lowest bigint).
 create table hune.seen_cold (
     service   text not null,
     partition int not null,
-    hour      int not null,
+    bucket    int not null,
     lo        bigint not null,
     ids       bytea not null,
-    primary key (service, partition, hour, lo)
+    primary key (service, partition, bucket, lo)
 );
 alter table hune.seen_cold alter ids set storage external;
+-- Ids of events without a time of their own or one inside the id.
 create table hune.seen_undated (
     service   text not null,
     partition int not null,

@@ -1,0 +1,1 @@
+"""The router: raw events and requests in, one topic per domain out, each event under its account."""

@@ -1,0 +1,452 @@
+"""Route a batch: learn who is who, find each event's account, send it to the domains it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from services.router import domain, store
+from services.router.account_index import AccountIndex
+from services.router.classifier import classify
+from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
+from services.router.reader import CLOCK, REQUEST, RawEvent, raw_reader
+from services.router.settings import Exclusions, Routing
+from services.router.store import Parked, ToPark
+from shared import topics
+from shared.events import inputs, results
+from shared.runtime.api import Batch
+from shared.runtime.seen import identity
+from shared.runtime.unit import UnitOfWork, partition_for
+from shared.runtime.wire import ROUTER_PARTITION, Headers, Outgoing, Own, event_headers, rfc3339, unpack_headers
+
+REMEMBERED = 200_000
+OVERLAP = timedelta(seconds=30)
+SWEEP = timedelta(minutes=5)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_anything = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one batch has to remember besides its records."""
+
+    book: IdentityBook = field(default_factory=IdentityBook)
+    memberships: dict[tuple[str, str], Membership] = field(default_factory=dict)
+    links: list[tuple[str, str, str, datetime]] = field(default_factory=list)
+    accounts: dict[str, str | None] = field(default_factory=dict)
+    chosen: dict[int, str] = field(default_factory=dict)
+    choices: dict[int, str] = field(default_factory=dict)
+    waiting: dict[tuple[int, str], list[Parked]] = field(default_factory=dict)
+    released: list[Parked] = field(default_factory=list)
+    parked: list[ToPark] = field(default_factory=list)
+    blocked: set[tuple[int, str]] = field(default_factory=set)
+
+
+class Router:
+    """The handler with what it may remember between batches: only facts that are committed."""
+
+    def __init__(self, routing: Routing, exclusions: Exclusions) -> None:
+        self.routing, self.exclusions = routing, exclusions
+        self.read = raw_reader(routing)
+        self._outputs = {
+            name: [topics.ROUTED[domain].name for domain in domains] for name, domains in routing.events.items()
+        }
+        self._known_accounts: set[str] = set()
+        self._accounts_of: dict[str, frozenset[str]] = {}
+        self._live = False
+        self._index = AccountIndex(())
+        self._indexed_to = BEGINNING
+        self._swept_at: dict[int, datetime] = {}
+
+    # -- batches --------------------------------------------------------------------------------
+
+    async def handle(self, batch: Batch, unit: UnitOfWork) -> None:
+        events: Sequence[RawEvent] = batch.signals  # type: ignore[assignment]
+        plan = await self._load(events, unit)
+        for event in events:
+            if event.wire_type == REQUEST:
+                await self._request(event, unit)
+            elif event.wire_type == CLOCK:
+                self._pass_on_clock(event, unit)
+            else:
+                if not self._live and event.mode is None:
+                    await self._begin_life(event, unit)
+                self._event(event, plan, unit)
+        await self._save(plan, unit)
+
+    async def _load(self, events: Sequence[RawEvent], unit: UnitOfWork) -> Plan:
+        users: set[str] = set()
+        external: set[tuple[str, str]] = set()
+        entities: set[tuple[int, str]] = set()
+        hashes: list[int] = []
+        for event in events:
+            user, account = event.user_id, event.account_id
+            if account is None or event.data is not None:
+                if event.wire_type in (REQUEST, CLOCK):
+                    continue
+                named = self._external(event)
+                external.update(named)
+                if user:
+                    users.add(user)
+                    entities.add((event.partition, f"user:{user}"))
+                entities.update((event.partition, f"{ns}:{value}") for ns, value in named)
+                if account is None:
+                    hashes.append(_hash(event))
+            elif user and account not in self._accounts_of.get(user, ()):
+                users.add(user)
+                entities.add((event.partition, f"user:{user}"))
+        plan = Plan()
+        if users or external:
+            plan.book = await store.load_identity(unit.db, users, external)
+        if entities:
+            for parked in await store.list_parked(unit.db, entities):
+                plan.waiting.setdefault((parked.partition, parked.entity), []).append(parked)
+        if hashes:
+            plan.chosen = await store.load_choices(unit.db, hashes)
+        return plan
+
+    async def _save(self, plan: Plan, unit: UnitOfWork) -> None:
+        await store.save_accounts(unit.db, plan.accounts)
+        await store.save_memberships(unit.db, plan.memberships)
+        await store.save_links(unit.db, plan.links)
+        await store.save_choices(unit.db, plan.choices)
+        await store.release(unit.db, plan.released)
+        await store.save_parked(unit.db, plan.parked)
+        if plan.accounts or plan.memberships:
+            unit.on_commit.append(lambda: self._remember(plan))
+
+    def _remember(self, plan: Plan) -> None:
+        if len(self._known_accounts) > REMEMBERED:
+            self._known_accounts.clear()
+        if len(self._accounts_of) > REMEMBERED:
+            self._accounts_of.clear()
+        self._known_accounts.update(plan.accounts)
+        for user, _ in plan.memberships:
+            self._accounts_of[user] = frozenset(plan.book.memberships[user])
+
+    # -- one event ------------------------------------------------------------------------------
+
+    def _event(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> None:
+        if self.exclusions.rules and self._excluded(event, unit):
+            return
+        if event.account_id is not None:
+            self._learn(event, plan, unit)
+            self._forward(event, event.account_id, plan, unit)
+            return
+        if isinstance(event.data, inputs.UserDeactivated):
+            self._note_left(event, plan)
+        entity = _entity(event, self._external(event))
+        found = self._resolve(event, plan)
+        if entity is not None and (event.partition, entity) in plan.waiting:
+            self._release((event.partition, entity), plan, unit)
+        place = (event.partition, entity or "nobody")
+        if isinstance(found, Resolved) and place not in plan.waiting and place not in plan.blocked:
+            self._forward(event, found.account_id, plan, unit)
+        elif isinstance(found, Resolved):
+            self._park(event, Unresolved(domain.BEHIND, ()), plan, unit)
+        else:
+            self._park(event, found, plan, unit)
+
+    def _resolve(self, event: RawEvent, plan: Plan) -> Resolved | Unresolved:
+        """Decided once per event: what was chosen before is chosen again."""
+        hashed = _hash(event)
+        before = plan.chosen.get(hashed) or plan.choices.get(hashed)
+        if before is not None:
+            return Resolved(before)
+        found = plan.book.resolve(event.user_id, self._external(event), event.occurred_at)
+        if isinstance(found, Resolved):
+            plan.choices[hashed] = found.account_id
+        return found
+
+    def _learn(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> None:
+        """An event that names its account may tell who belongs to it; whoever waited for that goes first."""
+        account, user = event.account_id, event.user_id
+        assert account is not None
+        data = event.data
+        if account not in self._known_accounts and account not in plan.accounts:
+            plan.accounts[account] = None
+        if data is None:
+            if user and account not in self._accounts_of.get(user, ()):
+                known = plan.book.memberships.get(user, {})
+                if account not in known and len(known) < 2:
+                    self._join(event, user, account, plan, unit)
+            return
+        if isinstance(data, inputs.AccountUpdated):
+            if data.name:
+                plan.accounts[account] = data.name
+            for namespace, external_id in sorted(data.external_ids.items()):
+                self._link(event, namespace, external_id, account, plan, unit)
+            if data.domain and data.domain.lower() not in domain.FREE_MAIL:
+                self._link(event, "email_domain", data.domain.lower(), account, plan, unit)
+        if isinstance(data, inputs.UserDeactivated):
+            self._note_left(event, plan)
+        elif user:
+            self._join(event, user, account, plan, unit)
+
+    def _join(self, event: RawEvent, user: str, account: str, plan: Plan, unit: UnitOfWork) -> None:
+        if plan.book.join(user, account, event.occurred_at):
+            plan.memberships[user, account] = plan.book.memberships[user][account]
+            self._release((event.partition, f"user:{user}"), plan, unit)
+
+    def _link(self, event: RawEvent, ns: str, external_id: str, account: str, plan: Plan, unit: UnitOfWork) -> None:
+        if plan.book.link(ns, external_id, account, event.occurred_at):
+            plan.links.append((ns, external_id, account, event.occurred_at))
+            self._release((event.partition, f"{ns}:{external_id}"), plan, unit)
+
+    def _note_left(self, event: RawEvent, plan: Plan) -> None:
+        if event.user_id:
+            for ended in plan.book.leave(event.user_id, event.account_id, event.occurred_at):
+                plan.memberships[event.user_id, ended.account_id] = ended
+
+    def _excluded(self, event: RawEvent, unit: UnitOfWork) -> bool:
+        body = _anything(event.value)
+        name = body.get("event") or event.type if isinstance(body, dict) else event.type
+        for rule in self.exclusions.rules:
+            if rule.matches(event.account_id, event.user_id, str(name), body):
+                unit.count(event.partition, "excluded")
+                unit.count(event.partition, f"reason:excluded:{rule.reason}")
+                return True
+        return False
+
+    # -- parking --------------------------------------------------------------------------------
+
+    def _park(self, event: RawEvent, why: Unresolved, plan: Plan, unit: UnitOfWork) -> None:
+        entity = _entity(event, self._external(event)) or "nobody"
+        plan.parked.append(ToPark(event, _headers(event, None), entity, why.reason, why.waits_for))
+        plan.blocked.add((event.partition, entity))
+        unit.count(event.partition, "parked")
+
+    def _release(self, entity: tuple[int, str], plan: Plan, unit: UnitOfWork) -> None:
+        """Send what waits for this entity, in its order, as far as its accounts are known now."""
+        waiting = plan.waiting.get(entity, [])
+        while waiting:
+            parked = waiting[0]
+            event = self._unpark(parked)
+            found = self._resolve(event, plan)
+            if not isinstance(found, Resolved):
+                return
+            waiting.pop(0)
+            plan.released.append(parked)
+            unit.count(event.partition, "parked", -1)
+            self._forward(event, found.account_id, plan, unit)
+        plan.waiting.pop(entity, None)
+        self._release_new(entity, plan, unit)
+
+    def _release_new(self, entity: tuple[int, str], plan: Plan, unit: UnitOfWork) -> None:
+        """The same for what this very batch has parked."""
+        if entity not in plan.blocked:
+            return
+        still: list[ToPark] = []
+        held = False
+        for parked in plan.parked:
+            if (parked.event.partition, parked.entity) != entity or held:
+                still.append(parked)
+                continue
+            found = self._resolve(parked.event, plan)
+            if isinstance(found, Resolved):
+                unit.count(parked.event.partition, "parked", -1)
+                self._forward(parked.event, found.account_id, plan, unit)
+            else:
+                held = True
+                still.append(parked)
+        plan.parked = still
+        if not held:
+            plan.blocked.discard(entity)
+
+    def _unpark(self, parked: Parked) -> RawEvent:
+        row = parked.row
+        item = self.read(
+            ConsumerRecord(
+                row["topic"], parked.partition, row["record_offset"], int(row["broker_time"].timestamp() * 1000), 1,
+                None, row["value"], None, 0, len(row["value"]), tuple(unpack_headers(row["headers"])),
+            )
+        )  # fmt: skip
+        assert isinstance(item, Own), f"a parked event cannot be read any more: {item}"
+        return item.signal  # type: ignore[return-value]
+
+    async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
+        """Release what waited for links that other partitions asserted."""
+        now = await unit.db.fetchval("select clock_timestamp()")
+        fresh = [p for p in clocks if now - self._swept_at.get(p, BEGINNING) > SWEEP]
+        since = BEGINNING if fresh else now - OVERLAP
+        arrived = await store.list_arrived(unit.db, fresh or list(clocks), since, limit)
+        unit.on_commit.append(lambda: self._swept_at.update(dict.fromkeys(fresh, now)) if len(arrived) < limit else None)
+        if not arrived:
+            return 0
+        plan = Plan()
+        for parked in await store.list_parked(unit.db, arrived):
+            plan.waiting.setdefault((parked.partition, parked.entity), []).append(parked)
+        events = [self._unpark(parked) for waiting in plan.waiting.values() for parked in waiting]
+        loaded = await self._load(events, unit)
+        plan.book, plan.chosen = loaded.book, loaded.chosen
+        for entity in list(plan.waiting):
+            self._release(entity, plan, unit)
+        await self._save(plan, unit)
+        return len(plan.released)
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _forward(self, event: RawEvent, account_id: str, plan: Plan, unit: UnitOfWork) -> None:
+        outputs = self._outputs.get(event.type)
+        if not outputs:
+            unit.count(event.partition, "unrouted")
+            return
+        if account_id not in self._known_accounts and account_id not in plan.accounts:
+            plan.accounts[account_id] = None
+        keys = [account_id]
+        if isinstance(event.data, inputs.AccountMerged) and event.data.merged_account_id != account_id:
+            keys.append(event.data.merged_account_id)
+        for key in keys:
+            headers = _headers(event, key)
+            encoded, to = key.encode(), partition_for(key, unit.partitions)
+            for topic in outputs:
+                unit.send(event.partition, Outgoing(topic, to, encoded, event.value, headers))
+        unit.count(event.partition, "routed")
+
+    def _pass_on_clock(self, event: RawEvent, unit: UnitOfWork) -> None:
+        """To every partition of every domain, behind everything this partition has sent so far."""
+        assert isinstance(event.data, inputs.ClockSet)
+        self._tell_time(event.data, event, unit)
+        unit.count(event.partition, "read", -1)
+
+    def _tell_time(self, clock: inputs.ClockSet, event: RawEvent, unit: UnitOfWork) -> None:
+        headers = event_headers(
+            clock, id=f"{event.id}/{event.partition}", source="hune.router", subject="clock", time=event.occurred_at,
+            extra=[(ROUTER_PARTITION, str(event.partition).encode())],
+        )  # fmt: skip
+        value = clock.model_dump_json().encode()
+        for topic in topics.ROUTED.values():
+            for partition in range(unit.partitions):
+                unit.send(event.partition, Outgoing(topic.name, partition, b"clock", value, headers))
+
+    async def _begin_life(self, event: RawEvent, unit: UnitOfWork) -> None:
+        """The first live event ends historical time for good."""
+        if not await unit.db.fetchval(store.IS_LIVE) and await unit.db.fetchval(store.BEGIN_LIFE):
+            self._tell_time(inputs.ClockSet(live=True), event, unit)
+        unit.on_commit.append(self._lives)
+        self._live = True
+
+    def _lives(self) -> None:
+        self._live = True
+
+    # -- requests -------------------------------------------------------------------------------
+
+    async def _request(self, event: RawEvent, unit: UnitOfWork) -> None:
+        request = event.data
+        assert isinstance(request, inputs.RequestMade)
+        demand, account_id, confidence = request.demand, event.account_id, None
+        if demand is None:
+            if not request.text:
+                self._decline(event, None, "the request names no `demand` and holds no `text`", unit)
+                return
+            await self._refresh_index(unit)
+            read = classify(request.text, self._index)
+            confidence = read.confidence
+            if read.demand is None or read.confidence < self.routing.understanding_bar:
+                self._unclear(event, read.confidence, "what is asked for is not clear", read.candidates, unit)
+                return
+            if account_id is None and read.account_candidates and read.account_id is None:
+                reason = "which account is meant is not clear"
+                self._unclear(event, read.account_confidence, reason, read.account_candidates, unit)
+                return
+            demand, account_id = read.demand, account_id or read.account_id
+        if demand not in self.routing.requests:
+            names = ", ".join(sorted(self.routing.requests))
+            self._decline(event, demand, f"demand {demand!r} is not known; known: {names}", unit)
+            return
+        if account_id is not None and not await unit.db.fetch(store.KNOWS_ACCOUNT, [account_id]):
+            self._unclear(event, 0.0, f"account {account_id!r} is not known", (demand,), unit)
+            return
+        self._forward_request(event, demand, account_id, confidence, unit)
+
+    def _forward_request(
+        self, event: RawEvent, demand: str, account_id: str | None, confidence: float | None, unit: UnitOfWork
+    ) -> None:
+        key = account_id or event.id
+        headers = _headers(event, key)
+        headers.append(("ce_demand", demand.encode()))
+        headers.append(("ce_confidence", f"{1.0 if confidence is None else confidence:.4f}".encode()))
+        topic = topics.ROUTED[self.routing.requests[demand]].name
+        to = partition_for(key, unit.partitions)
+        unit.send(event.partition, Outgoing(topic, to, key.encode(), event.value, headers))
+        unit.count(event.partition, "routed")
+
+    def _unclear(
+        self, event: RawEvent, confidence: float, reason: str, candidates: Iterable[str], unit: UnitOfWork
+    ) -> None:
+        answer = results.RequestUnclear(
+            **_reply_fields(event), confidence=confidence, reason=reason, candidates=tuple(candidates)
+        )
+        self._reply(event, answer, unit)
+
+    def _decline(self, event: RawEvent, demand: str | None, reason: str, unit: UnitOfWork) -> None:
+        self._reply(event, results.RequestDeclined(**_reply_fields(event), demand=demand, reason=reason), unit)
+
+    def _reply(self, event: RawEvent, answer: results.ResultEvent, unit: UnitOfWork) -> None:
+        unit.emit(
+            topics.RESULTS["router"], answer, account_id=event.account_id or event.id, cause=event.id, kind="reply",
+            partition=event.partition, extra=[("ce_correlationid", event.id.encode())],
+        )  # fmt: skip
+        unit.count(event.partition, "unclear")
+
+    async def _refresh_index(self, unit: UnitOfWork) -> None:
+        rows = await unit.db.fetch(store.LIST_ACCOUNTS, self._indexed_to - OVERLAP)
+        for row in rows:
+            self._index.add(row["account_id"], row["name"] or row["account_id"])
+            self._indexed_to = max(self._indexed_to, row["changed_at"])
+
+    def _external(self, event: RawEvent) -> list[tuple[str, str]]:
+        if event.data is None and b'"external_ids"' not in event.value and b'"email"' not in event.value:
+            return []
+        body = _anything(event.value)
+        return domain.external_ids(body) if isinstance(body, dict) else []
+
+
+def _reply_fields(event: RawEvent) -> dict[str, Any]:
+    return {
+        "account_id": event.account_id,
+        "cause_ids": (event.id,),
+        "occurred_at": event.occurred_at,
+        "computed_at": event.received_at,
+        "request_id": event.id,
+    }
+
+
+def _entity(event: RawEvent, external: Sequence[tuple[str, str]]) -> str | None:
+    """Who an event without an account is about: what waits, waits in this one's queue."""
+    if event.user_id:
+        return f"user:{event.user_id}"
+    return f"{external[0][0]}:{external[0][1]}" if external else None
+
+
+def _hash(event: RawEvent) -> int:
+    hashed, _ = identity(event.source, event.id, event.own_time)
+    return hashed - (1 << 64) if hashed >= 1 << 63 else hashed
+
+
+def _headers(event: RawEvent, subject: str | None) -> Headers:
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.id.encode()),
+        ("ce_source", event.source.encode()),
+        ("ce_type", event.wire_type.encode()),
+        ("ce_time", rfc3339(event.occurred_at).encode()),
+        ("ce_recordedtime", str(event.received_ms).encode()),
+        ("content-type", b"application/json"),
+    ]
+    if event.own_time is not None:
+        headers.append(("ce_owntime", event.own_time.encode()))
+    elif subject is None:
+        headers.append(("ce_owntime", b""))
+    if subject is not None:
+        headers.append(("ce_subject", subject.encode()))
+    if event.mode is not None:
+        headers.append(("ce_mode", event.mode))
+    if event.run is not None:
+        headers.append(("ce_run", event.run))
+    return headers

@@ -1,0 +1,279 @@
+"""Raw records as they come: CloudEvents in Kafka's binary or structured mode, or plain JSON objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from services.router.settings import Routing, find
+from shared.errors import Poison
+from shared.events import inputs, model_of, wire_type_of
+from shared.events.base import Event, InputEvent
+from shared.runtime.wire import Item, Own, Record, Refused, describe, from_ms, moment_of, rfc3339, short_name
+
+SOURCE = "hune"
+FUTURE = timedelta(hours=24)
+USAGE = inputs.UsageTracked.wire_type()
+REQUEST = inputs.RequestMade.wire_type()
+CLOCK = inputs.ClockSet.wire_type()
+LONGEST_ID = 256
+_ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
+
+
+class RawEvent(msgspec.Struct, gc=False):
+    """One raw record, read and checked; `account_id` is the account it names itself, if any."""
+
+    topic: str
+    partition: int
+    offset: int
+    wire_type: str
+    id: str
+    source: str
+    own_time: str | None
+    occurred_at: datetime
+    received_ms: int
+    account_id: str | None
+    user_id: str | None
+    value: bytes
+    mode: bytes | None
+    run: bytes | None
+    data: Event | None
+    """The decoded fact, for the types that the router itself has to understand."""
+
+    @property
+    def type(self) -> str:
+        return short_name(self.wire_type)
+
+    @property
+    def received_at(self) -> datetime:
+        return from_ms(self.received_ms)
+
+
+class _Plain(msgspec.Struct):
+    """A plain JSON object, or the data of a usage event: what every door may send."""
+
+    id: str | int | None = None
+    event_id: str | None = None
+    messageId: str | None = None
+    type: str | None = None
+    account_id: str | None = None
+    user_id: str | None = None
+    event: str | None = None
+    feature: str | None = None
+    product: str | None = None
+    timestamp: str | float | int | None = None
+    originalTimestamp: str | None = None
+    specversion: str | None = None
+    context: msgspec.Raw = msgspec.Raw()
+    groups: msgspec.Raw = msgspec.Raw()
+    properties: msgspec.Raw = msgspec.Raw()
+
+
+class _Structured(msgspec.Struct):
+    """CloudEvents in structured mode."""
+
+    id: str
+    source: str
+    type: str
+    specversion: str
+    time: str | None = None
+    owntime: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+_plain = msgspec.json.Decoder(_Plain).decode
+_structured = msgspec.json.Decoder(_Structured).decode
+_anything = msgspec.json.Decoder().decode
+
+
+def raw_reader(routing: Routing) -> Callable[[Record], Item]:
+    """Make the reader of the raw topics."""
+    paths = routing.account_paths[1:] if routing.account_paths[:1] == ("account_id",) else routing.account_paths
+
+    def read(record: Record) -> Item:
+        try:
+            return Own(record, _read(record, paths), None)  # type: ignore[arg-type]
+        except Poison as error:
+            return Refused(record, str(error))
+        except (ValidationError, msgspec.ValidationError) as error:
+            return Refused(record, "the data does not fit its type", describe(error))
+        except UnicodeDecodeError as error:
+            return Refused(record, "the record is not UTF-8", str(error))
+        except (ValueError, TypeError, AttributeError, msgspec.MsgspecError, RecursionError, OverflowError) as error:
+            return Refused(record, "the record cannot be read as JSON", f"{type(error).__name__}: {error}")
+
+    return read
+
+
+def _read(record: Record, paths: tuple[str, ...]) -> RawEvent:
+    value = record.value
+    if not value:
+        raise Poison("the record is empty")
+    if b"\\u" in value and _ESCAPES.search(value):
+        _refuse_bad_escapes(value)
+    headers = dict(record.headers) if record.headers else {}
+    if "ce_type" in headers or "ce_id" in headers:
+        return _binary(record, headers, paths)
+    if b"cloudevents" in (headers.get("content-type") or b""):
+        return _from_structured(record, value, headers, paths)
+    return _from_plain(record, value, headers, paths)
+
+
+def _refuse_bad_escapes(value: bytes) -> None:
+    """Text that PostgreSQL and UTF-8 cannot hold: NUL, or half of a surrogate pair."""
+    text = msgspec.json.encode(_anything(value))
+    if b"\\u0000" in text:
+        raise Poison("the text holds a NUL character (\\u0000), which cannot be stored")
+
+
+def _binary(record: Record, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
+    def need(name: str) -> str:
+        header = headers.get(name)
+        if not header:
+            raise Poison(f"header {name} is missing or empty")
+        return header.decode()
+
+    time = headers.get("ce_time")
+    own = headers.get("ce_owntime", time)
+    own_time = own.decode() if own else None
+    return _build(
+        record,
+        headers,
+        paths,
+        wire_type=need("ce_type"),
+        id=need("ce_id"),
+        source=need("ce_source"),
+        own_time=own_time,
+        time=time.decode() if time else None,
+        value=record.value,
+        body=None,
+    )
+
+
+def _from_structured(
+    record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]
+) -> RawEvent:
+    event = _structured(value)
+    return _build(
+        record,
+        headers,
+        paths,
+        wire_type=event.type,
+        id=event.id,
+        source=event.source,
+        own_time=event.owntime or event.time,
+        time=event.time,
+        value=bytes(event.data) or b"{}",
+        body=None,
+    )
+
+
+def _from_plain(record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
+    body = _plain(value)
+    if body.specversion is not None:
+        return _from_structured(record, value, headers, paths)
+    identity = body.id if body.id is not None else body.event_id or body.messageId
+    if identity is None or identity == "":
+        raise Poison("id is missing: give the event an `id` (or `event_id`, `messageId`)")
+    own_time = body.originalTimestamp or body.timestamp
+    default = REQUEST if record.topic.endswith("raw.requests.v1") else USAGE
+    return _build(
+        record,
+        headers,
+        paths,
+        wire_type=wire_type_of(body.type) if body.type else default,
+        id=str(identity),
+        source=SOURCE,
+        own_time=None if own_time is None else str(own_time),
+        time=None if body.timestamp is None else str(body.timestamp),
+        value=value,
+        body=body,
+    )
+
+
+def _build(
+    record: Record,
+    headers: dict[str, bytes | None],
+    paths: tuple[str, ...],
+    *,
+    wire_type: str,
+    id: str,
+    source: str,
+    own_time: str | None,
+    time: str | None,
+    value: bytes,
+    body: _Plain | None,
+) -> RawEvent:
+    if len(id) > LONGEST_ID or len(source) > LONGEST_ID:
+        raise Poison(f"id and source take at most {LONGEST_ID} characters")
+    data: Event | None = None
+    if wire_type == USAGE:
+        body = body or _plain(value)
+        account_id, user_id = body.account_id, body.user_id
+        _check_identifiers(body)
+    else:
+        data = model_of(wire_type).model_validate_json(value)
+        account_id, user_id = (data.account_id, data.user_id) if isinstance(data, InputEvent) else (None, None)
+        if not isinstance(data, InputEvent):
+            raise Poison(f"type {wire_type!r} is a result: raw topics take events and requests")
+    if account_id is None and paths:
+        account_id = _named_account(value, paths)
+    occurred_at = from_ms(record.timestamp) if time is None else moment(time)
+    if occurred_at.timestamp() * 1000 > record.timestamp + FUTURE.total_seconds() * 1000:
+        raise Poison(f"the event is dated {rfc3339(occurred_at)}, more than 24 hours after it was received")
+    return RawEvent(
+        record.topic,
+        record.partition,
+        record.offset,
+        wire_type,
+        id,
+        source,
+        own_time,
+        occurred_at,
+        record.timestamp,
+        account_id,
+        user_id,
+        value,
+        headers.get("ce_mode"),
+        headers.get("ce_run"),
+        data,
+    )
+
+
+def _check_identifiers(body: _Plain) -> None:
+    for name in ("account_id", "user_id", "event", "feature", "product"):
+        value = getattr(body, name)
+        if value is not None and not 0 < len(value) <= LONGEST_ID:
+            raise Poison(f"{name} takes 1 to {LONGEST_ID} characters")
+
+
+def _named_account(value: bytes, paths: tuple[str, ...]) -> str | None:
+    body = _anything(value)
+    for path in paths:
+        found = find(body, path)
+        if isinstance(found, str | int) and not isinstance(found, bool) and 0 < len(str(found)) <= LONGEST_ID:
+            return str(found)
+    return None
+
+
+def moment(text: str) -> datetime:
+    """RFC 3339, or seconds or milliseconds since 1970; one without an offset is UTC.
+
+    Raises Poison.
+    """
+    try:
+        return moment_of(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+        return datetime.fromtimestamp(number / 1000 if abs(number) >= 1e11 else number, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise Poison(f"timestamp {text[:40]!r} is neither RFC 3339 nor seconds since 1970") from error
+
+

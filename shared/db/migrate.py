@@ -1,0 +1,112 @@
+"""Forward-only, numbered migrations per service, under an advisory lock, on every database."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import db
+from shared.errors import Misconfigured
+from shared.settings import DEFAULT_PARTITIONS
+
+ROOT = Path(__file__).parents[2]
+_LOCK = 0x48554E45
+_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+BOOK = """
+    create schema if not exists hune;
+    create table if not exists hune.migrations (
+        schema     text not null,
+        number     int not null,
+        name       text not null,
+        applied_at timestamptz not null default now(),
+        primary key (schema, number)
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    schema: str
+    number: int
+    path: Path
+
+
+def migrations() -> list[Migration]:
+    """Every migration of the repository: the runtime's first, then the services' by name."""
+    folders = [("hune", ROOT / "shared/db/migrations")]
+    folders += sorted((path.parent.name, path) for path in (ROOT / "services").glob("*/migrations"))
+    found = []
+    for schema, folder in folders:
+        for path in sorted(folder.glob("*.sql")):
+            name = _NAME.fullmatch(path.name)
+            if name is None:
+                raise Misconfigured(f"{path}: a migration is called 0001_what_it_does.sql")
+            found.append(Migration(schema, int(name[1]), path))
+    return found
+
+
+async def migrate(database_urls: Sequence[str], partitions: int = DEFAULT_PARTITIONS) -> None:
+    """Bring every database to this version, and record the installation's identity in each.
+
+    Raises Misconfigured when a database was made by a newer version, or for another number of
+    partitions or databases.
+    """
+    installation = uuid.uuid4()
+    for url in database_urls:
+        connection = await db.connect(url)
+        try:
+            await connection.execute("select pg_advisory_lock($1)", _LOCK)
+            await _apply(connection)
+            installation = await _identify(connection, installation, partitions, len(database_urls))
+        finally:
+            await connection.close()
+
+
+async def _apply(connection: db.Connection) -> None:
+    await connection.execute(BOOK)
+    rows = await connection.fetch("select schema, number from hune.migrations")
+    done = {(row["schema"], row["number"]) for row in rows}
+    known = migrations()
+    newer = done - {(migration.schema, migration.number) for migration in known}
+    if newer:
+        schema, number = max(newer)
+        raise Misconfigured(f"the database holds migration {schema} {number}, made by a newer Hune: upgrade this one")
+    for migration in known:
+        if (migration.schema, migration.number) in done:
+            continue
+        async with connection.transaction():
+            await connection.execute(f"create schema if not exists {migration.schema}")
+            await connection.execute(migration.path.read_text())
+            await connection.execute(
+                "insert into hune.migrations (schema, number, name) values ($1, $2, $3)",
+                migration.schema,
+                migration.number,
+                migration.path.name,
+            )
+
+
+async def _identify(connection: db.Connection, new: uuid.UUID, partitions: int, databases: int) -> uuid.UUID:
+    await connection.execute(
+        "insert into hune.installation (id, partitions, databases) values ($1, $2, $3) on conflict do nothing",
+        new,
+        partitions,
+        databases,
+    )
+    row = await connection.fetchrow("select id, partitions, databases from hune.installation")
+    assert row is not None
+    if row["partitions"] != partitions:
+        raise Misconfigured(
+            f"HUNE_PARTITIONS is {partitions}, but this installation was made with {row['partitions']}: "
+            f"set it back to {row['partitions']}, or replay into a new installation"
+        )
+    if row["databases"] != databases:
+        raise Misconfigured(
+            f"HUNE_DATABASE_URLS lists {databases} databases, but this installation was made with "
+            f"{row['databases']}: list the same ones in the same order, or replay into a new installation"
+        )
+    identity: uuid.UUID = row["id"]
+    return identity

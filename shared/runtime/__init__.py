@@ -1,0 +1,1 @@
+"""The runtime: ownership, order, retry, duplicates, commit and publishing, the same for every worker."""

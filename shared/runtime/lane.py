@@ -1,0 +1,363 @@
+"""A lane: everything this process owns in one database, one transaction at a time.
+
+The unit of ownership is the partition; the unit of work is a batch over the lane's partitions, so that
+thin traffic on many partitions shares a transaction. While one batch commits the next is decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+from aiokafka import ConsumerRecord
+
+from shared import db as database
+from shared.errors import Poison
+from shared.observability import metrics
+from shared.runtime import ownership
+from shared.runtime.api import Worker
+from shared.runtime.ownership import Lost, Owned
+from shared.runtime.transaction import Attempt, Work
+from shared.runtime.wire import ClockMark, Item, Record, Refused, unpack_headers
+
+log = logging.getLogger(__name__)
+
+MOST_IN_BATCH = 5_000
+MOST_QUEUED = 2 * MOST_IN_BATCH
+MOST_UNPUBLISHED = 100_000
+DECODE_SLICE = 250
+TICK_CHUNK = 1_000
+HOUSEKEEPING_S = 0.2
+TICK_S = 1.0
+FAILURES_IN_A_ROW = 50
+
+LIST_REDRIVE = """
+    select id, topic, partition, record_offset, key, value, headers, broker_time from hune.quarantine
+     where service = $1 and partition = any($2::int[]) and state = 'redrive' order by refused_at limit 500
+"""
+
+class Lane:
+    """Runs one worker over its partitions in one database."""
+
+    def __init__(self, worker: Worker, pool: database.Pool, read: Callable[[Record], Item], partitions: int) -> None:
+        self.worker, self.pool, self.partitions = worker, pool, partitions
+        self.owned: dict[int, Owned] = {}
+        self.last_progress = time.monotonic()
+        self.on_lost: Callable[[Sequence[int]], None] = lambda partitions: None
+        self.position: Callable[[str, int], Awaitable[int | None]] | None = None
+        self._read = read
+        self._queued = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._applying: asyncio.Task[Attempt | None] | None = None
+        self._ticked_at = 0.0
+        self._kept_at = 0.0
+        self._stopping = False
+        self._failures_in_a_row = 0
+
+    # -- intake ---------------------------------------------------------------------------------
+
+    def take_in(self, records: Sequence[Record]) -> None:
+        """Queue fetched records of one topic and partition; those not ours now are fetched again later."""
+        first = records[0]
+        owned = self.owned.get(first.partition)
+        if owned is None:
+            return
+        next_offset = owned.fetched.get(first.topic, owned.offsets.get(first.topic, 0))
+        fresh = [record for record in records if record.offset >= next_offset] if first.offset < next_offset else records
+        if not fresh:
+            return
+        owned.queue.extend(fresh)
+        owned.fetched[first.topic] = fresh[-1].offset + 1
+        self._queued += len(fresh)
+        self._wake.set()
+        if self._queued >= MOST_QUEUED:
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Wait until the queue may grow again."""
+        await self._room.wait()
+
+    def add(self, owned: Owned) -> None:
+        self.owned[owned.partition] = owned
+        self._wake.set()
+
+    async def remove(self, partitions: Sequence[int], timeout: float) -> list[Owned]:
+        """Stop working for these partitions; wait for the batch in hand, but not for ever."""
+        gone = [self.owned.pop(partition) for partition in partitions if partition in self.owned]
+        for owned in gone:
+            self._queued -= len(owned.queue)
+            owned.queue.clear()
+        self._signal_room()
+        if gone:
+            try:
+                await asyncio.wait_for(self._idle.wait(), timeout)
+            except TimeoutError:
+                log.warning("a batch is still in hand while its partitions go", extra={"worker": self.worker.name})
+        return gone
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while not self._stopping:
+            work = await self._next_work()
+            if work is not None:
+                await self._settle()
+                self._idle.clear()
+                self._applying = asyncio.create_task(self._apply(work))
+            if work is None or self._due():
+                await self._settle()
+                self._idle.clear()
+                await self._keep_house(idle=work is None)
+                self._idle.set()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait for the batch that is being applied."""
+        task, self._applying = self._applying, None
+        if task is not None:
+            await task
+        self._idle.set()
+
+    async def _next_work(self) -> Work | None:
+        """Decode what is queued, a slice at a time so that a running commit gets its turns."""
+        if not self._queued:
+            self._wake.clear()
+            if self._applying is not None:
+                await asyncio.wait([self._applying, asyncio.ensure_future(self._woken())], return_when="FIRST_COMPLETED")
+            else:
+                await self._woken()
+            if not self._queued:
+                return None
+        while any(owned.relay.behind > MOST_UNPUBLISHED for owned in self.owned.values()) and not self._stopping:
+            await self._settle()
+            await asyncio.sleep(0.05)
+        items: list[Item] = []
+        involved: dict[int, Owned] = {}
+        for owned in sorted(self.owned.values(), key=lambda o: -len(o.queue)):
+            if len(items) >= MOST_IN_BATCH or not owned.queue:
+                break
+            involved[owned.partition] = owned
+            await self._decode(owned, items)
+        self._signal_room()
+        involved = {p: o for p, o in involved.items() if self.owned.get(p) is o}
+        return Work(items, list(involved.values())).of(self.owned) if involved else None
+
+    async def _woken(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING_S)
+        except TimeoutError:
+            return
+
+    async def _decode(self, owned: Owned, items: list[Item]) -> None:
+        read, queue = self._read, owned.queue
+        while queue and len(items) < MOST_IN_BATCH:
+            for _ in range(min(DECODE_SLICE, len(queue), MOST_IN_BATCH - len(items))):
+                item = read(queue.popleft())
+                self._queued -= 1
+                items.append(item)
+                if type(item) is ClockMark:
+                    return
+            if self._applying is not None:
+                await asyncio.sleep(0)
+
+    def _signal_room(self) -> None:
+        if self._queued < MOST_QUEUED // 2:
+            self._room.set()
+
+    # -- one batch ------------------------------------------------------------------------------
+
+    async def _apply(self, work: Work) -> Attempt | None:
+        """Bring a batch to its end: committed, settled as committed, or no longer ours (None)."""
+        delay = 0.05
+        while True:
+            work = work.of(self.owned)
+            if not work.owned:
+                return None
+            attempt = Attempt(self.worker, work, self.partitions)
+            if await self._try(attempt):
+                self.last_progress = time.monotonic()
+                return attempt
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 2.0)
+
+    async def _try(self, attempt: Attempt) -> bool:
+        """Try once; False asks for another try after a pause."""
+        connection: database.Connection | None = None
+        try:
+            async with self.pool.acquire() as connection:
+                async with connection.transaction():
+                    await attempt.run(connection)
+        except Lost as lost:
+            attempt.abort()
+            self._drop(lost.partitions)
+            return False
+        except Exception as error:
+            attempt.abort()
+            if isinstance(error, asyncpg.InterfaceError) or database.is_transient(error, connection):
+                metrics.RETRIES.labels(self.worker.name).inc()
+                log.warning("trying the batch again", extra={"worker": self.worker.name, "error": repr(error)})
+                return await self._settle_unclear(attempt)
+            await self._bisect(attempt.work, error)
+            return True
+        attempt.finish()
+        return True
+
+    async def _settle_unclear(self, attempt: Attempt) -> bool:
+        """After a broken connection only the stored version tells whether COMMIT happened."""
+        try:
+            async with self.pool.acquire() as connection:
+                stored = await ownership.standing(connection, self.worker.name, attempt.work.owned)
+        except Exception as error:
+            log.info("PostgreSQL does not answer yet", extra={"error": repr(error)})
+            return False
+        lost = [o.partition for o in attempt.work.owned if stored.get(o.partition, (-1, 0))[0] != o.epoch]
+        if lost:
+            self._drop(lost)
+            return False
+        committed = [stored[o.partition][1] == attempt.version for o in attempt.work.owned]
+        if attempt.after and all(committed):
+            attempt.finish()
+            return True
+        return False
+
+    def _drop(self, partitions: Sequence[int]) -> None:
+        metrics.CAS_REJECTIONS.labels(self.worker.name).inc(len(partitions))
+        log.warning("partitions have another owner", extra={"worker": self.worker.name, "partitions": list(partitions)})
+        for partition in partitions:
+            owned = self.owned.pop(partition, None)
+            if owned is not None:
+                self._queued -= len(owned.queue)
+                owned.queue.clear()
+        self._signal_room()
+        self.on_lost(partitions)
+
+    async def _bisect(self, work: Work, error: Exception) -> None:
+        """Something in the batch cannot be applied: halve until it is alone, and put it aside."""
+        if not work.items:
+            raise error
+        if len(work.items) > 1:
+            middle = len(work.items) // 2
+            for items in (work.items[:middle], work.items[middle:]):
+                touched = {item.record.partition for item in items}
+                await self._apply(Work(items, [o for o in work.owned if o.partition in touched], work.redriven))
+            return
+        self._failures_in_a_row += 0 if isinstance(error, Poison) else 1
+        if self._failures_in_a_row > FAILURES_IN_A_ROW:
+            raise error
+        reason = str(error) if isinstance(error, Poison) else f"the {self.worker.name} worker could not apply it"
+        log.error("a record goes to quarantine", extra={"worker": self.worker.name, "error": repr(error)})
+        refused = Refused(work.items[0].record, reason, f"{type(error).__name__}: {error}")
+        await self._apply(Work([refused], work.owned, work.redriven))
+
+    # -- between batches ------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._kept_at >= TICK_S
+
+    async def _keep_house(self, idle: bool) -> None:
+        """Ticks, redrive, publishing marks; when idle also the offsets behind transaction markers."""
+        self._kept_at = time.monotonic()
+        if not self.owned:
+            return
+        everything = list(self.owned.values())
+        advanced = await self._markers_passed(everything) if idle else {}
+        unmarked = any(owned.published < owned.relay.position for owned in everything)
+        if advanced or unmarked:
+            for (topic, partition), offset in advanced.items():
+                owned = self.owned.get(partition)
+                if owned is not None and not owned.queue:
+                    owned.fetched[topic] = max(offset, owned.fetched.get(topic, 0))
+            await self._apply(Work((), everything))
+        if idle or time.monotonic() - self._ticked_at >= TICK_S:
+            self._ticked_at = time.monotonic()
+            await self._redrive()
+            await self._tick()
+            if idle:
+                await self._compact()
+
+    async def _markers_passed(self, everything: Sequence[Owned]) -> dict[tuple[str, int], int]:
+        """Where the consumer stands beyond the last record, past markers that are nobody's record."""
+        passed: dict[tuple[str, int], int] = {}
+        if self.position is None:
+            return passed
+        before = {(t.name, o.partition): await self.position(t.name, o.partition) for o in everything for t in self.worker.reads}
+        await asyncio.sleep(HOUSEKEEPING_S / 4)
+        for owned in everything:
+            if owned.queue:
+                continue
+            for topic in self.worker.reads:
+                where = (topic.name, owned.partition)
+                stands = await self.position(*where)
+                known = max(owned.fetched.get(topic.name, 0), owned.offsets.get(topic.name, 0))
+                if stands is not None and stands == before[where] and stands > known and not owned.queue:
+                    passed[where] = stands
+        return passed
+
+    async def _tick(self) -> None:
+        if self.worker.tick is None:
+            return
+        while not self._stopping:
+            ready = [o for o in self.owned.values() if o.live or o.clock is not None or self.worker.ticks_before_clock]
+            if not ready:
+                return
+            attempt = await self._apply(Work((), ready, ticking=True))
+            if attempt is None or attempt.moved < TICK_CHUNK or self._queued:
+                return
+
+    async def _redrive(self) -> None:
+        """Read again what somebody asked to, through the same reader and handler."""
+        try:
+            async with self.pool.acquire() as connection:
+                rows = await connection.fetch(LIST_REDRIVE, self.worker.name, list(self.owned))
+        except Exception as error:
+            log.info("redrive waits", extra={"error": repr(error)})
+            return
+        for row in rows:
+            owned = self.owned.get(row["partition"])
+            if owned is not None:
+                await self._apply(Work([self._read(_record_of(row))], [owned], redriven=[row["id"]]))
+
+    async def _compact(self) -> None:
+        """One step of turning closed hours of seen ids into sorted chunks."""
+        if self._queued or not self.worker.dedupe:
+            return
+        try:
+            async with self.pool.acquire() as connection:
+                for owned in list(self.owned.values()):
+                    before = int(time.time()) // 3600 - 2
+                    async with connection.transaction():
+                        await ownership.lock(connection, self.worker.name, [owned])
+                        await owned.seen.compact(connection, before, 4)
+                    if self._queued:
+                        return
+        except Exception as error:
+            for owned in self.owned.values():
+                owned.seen.abort()
+            log.info("compaction waits", extra={"error": repr(error)})
+
+
+def _record_of(row: asyncpg.Record) -> Record:
+    return ConsumerRecord(
+        topic=row["topic"],
+        partition=row["partition"],
+        offset=row["record_offset"],
+        timestamp=int(row["broker_time"].timestamp() * 1000),
+        timestamp_type=1,
+        key=row["key"],
+        value=row["value"],
+        checksum=None,
+        serialized_key_size=len(row["key"] or b""),
+        serialized_value_size=len(row["value"] or b""),
+        headers=tuple(unpack_headers(row["headers"])),
+    )

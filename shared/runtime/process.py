@@ -1,0 +1,69 @@
+"""`python -m services NAME`: the worker with its probes, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import asyncpg
+from faststream.asgi import AsgiFastStream, AsgiResponse
+from faststream.asgi.types import Receive, Scope, Send
+from prometheus_client import make_asgi_app
+
+from shared.errors import Misconfigured
+from shared.observability import logs
+from shared.runtime.api import Worker
+from shared.runtime.service import Runtime
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def serve(worker: Worker, settings: Settings) -> None:
+    """Run the worker in this process.
+
+    Raises Misconfigured when it must not start.
+    """
+    logs.configure()
+    asyncio.run(_serve(worker, settings))
+
+
+async def _serve(worker: Worker, settings: Settings) -> None:
+    runtime = Runtime(worker, settings)
+    await _until_stores_answer(runtime)
+    app = AsgiFastStream(
+        runtime.broker,
+        logger=None,
+        asgi_routes=[("/livez", _live), ("/readyz", _readiness(runtime)), ("/metrics", make_asgi_app())],
+        on_shutdown=[runtime.stop],
+    )
+    await app.run(run_extra_options={"host": "127.0.0.1", "port": str(settings.probes_port), "log_level": "warning"})
+
+
+async def _until_stores_answer(runtime: Runtime) -> None:
+    """Wait for PostgreSQL instead of dying by the second; a wrong setting ends the process at once."""
+    delay = 0.2
+    while True:
+        try:
+            await runtime.prepare()
+            return
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, TimeoutError) as error:
+            log.warning("PostgreSQL does not answer yet", extra={"error": repr(error)})
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+
+async def _live(scope: Scope, receive: Receive, send: Send) -> None:
+    """The event loop answers; a standstill ends the process by itself."""
+    await AsgiResponse(b"ok", 200)(scope, receive, send)
+
+
+def _readiness(runtime: Runtime):  # type: ignore[no-untyped-def]
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        ready = runtime.ready()
+        await AsgiResponse(b"ready" if ready else b"not ready", 200 if ready else 503)(scope, receive, send)
+
+    return answer
+
+
+__all__ = ["Misconfigured", "serve"]

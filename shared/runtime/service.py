@@ -1,0 +1,406 @@
+"""A worker as a process: FastStream's batch subscriber feeds the lanes, the group decides what is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.prometheus import KafkaPrometheusMiddleware
+from prometheus_client import REGISTRY
+
+from shared import db as database
+from shared import topics
+from shared.errors import Misconfigured
+from shared.observability import metrics
+from shared.runtime import ownership
+from shared.runtime.api import Worker
+from shared.runtime.lane import Lane
+from shared.runtime.ownership import Owned
+from shared.runtime.relay import Relay, Rows, read_positions
+from shared.runtime.seen import Seen
+from shared.runtime.wire import Record, signal_reader, unpack
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POOL_SIZE = 4
+SEEN_IN_MEMORY = 2_000_000
+BARRIER_S = 5.0
+STANDSTILL_S = 60.0
+UNOWNED_S = 60.0
+RELAY_INTERVAL_S = 0.02
+OBSERVE_S = 2.0
+
+READ_OUTBOX = """
+    select first_seq, records from hune.outbox
+     where service = $1 and partition = $2 and last_seq > $3
+     order by last_seq limit 100
+"""
+OUTBOX_START = "select min(first_seq) from hune.outbox where service = $1 and partition = $2 and last_seq > $3"
+INSTALLATION = "select id, partitions, databases from hune.installation"
+HELD = "select count(*) from hune.quarantine where service = $1 and state <> 'applied'"
+
+
+class Runtime:
+    """Runs one worker in this process until `stop`."""
+
+    def __init__(self, worker: Worker, settings: Settings) -> None:
+        self.worker, self.settings = worker, settings
+        self.lanes: list[Lane] = []
+        self.broker = KafkaBroker(
+            settings.kafka_bootstrap_servers,
+            client_id="hune",
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            graceful_timeout=5,
+            apply_types=False,
+            logger=None,
+            middlewares=[KafkaPrometheusMiddleware(registry=REGISTRY, app_name=worker.name)]
+            if os.environ.get("HUNE_FASTSTREAM_METRICS")
+            else [],
+        )
+        self._pools: list[database.Pool] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._acquiring: asyncio.Task[None] | None = None
+        self._assigned: set[int] = set()
+        self._generation = 0
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._unowned_since: float | None = None
+        self._stopping = False
+        self._subscriber = self._subscribe()
+
+    # -- FastStream -----------------------------------------------------------------------------
+
+    def _subscribe(self) -> Any:
+        async def parse(records: Sequence[Record], original: Any = None) -> KafkaMessage:
+            self._take_in(records)
+            return KafkaMessage(body=b"", headers={}, message_id="", raw_message=tuple(records), consumer=None)
+
+        async def decode(message: KafkaMessage, original: Any = None) -> bytes:
+            return b""
+
+        subscriber = self.broker.subscriber(
+            *[topic.name for topic in self.worker.reads],
+            batch=True,
+            group_id=f"{topics.PREFIX}.{self.worker.name}",
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            ack_policy=AckPolicy.MANUAL,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            max_records=5_000,
+            batch_timeout_ms=100,
+            max_partition_fetch_bytes=1024 * 1024,
+            fetch_max_bytes=8 * 1024 * 1024,
+            session_timeout_ms=6_000,
+            heartbeat_interval_ms=2_000,
+            rebalance_timeout_ms=15_000,
+            max_poll_interval_ms=3_600_000,
+            listener=_Listener(self),
+            parser=parse,
+            decoder=decode,
+        )
+
+        @subscriber
+        async def consume(body: Any) -> None:
+            for lane in self.lanes:
+                await lane.room()
+
+        return subscriber
+
+    def _take_in(self, records: Sequence[Record]) -> None:
+        """Queue records at once, in the task that polled them, so that the position never runs ahead unseen.
+
+        The parser is where FastStream hands records over first; it must not raise, for FastStream would
+        log that and go on with the next ones.
+        """
+        try:
+            start = 0
+            for end in range(1, len(records) + 1):
+                if end == len(records) or _where(records[end]) != _where(records[start]):
+                    chunk = records[start:end]
+                    if not self._is_stale(chunk):
+                        self._lane(chunk[0].partition).take_in(chunk)
+                    start = end
+        except BaseException:
+            log.critical("records could not be queued", exc_info=True)
+            os._exit(70)
+
+    def _is_stale(self, chunk: Sequence[Record]) -> bool:
+        """Whether the consumer was sent back after these were fetched: then they come again."""
+        position = self._position_now(*_where(chunk[0]))
+        return position is None or position <= chunk[-1].offset
+
+    def _position_now(self, topic: str, partition: int) -> int | None:
+        consumer = self._subscriber.consumer
+        assignment = consumer and consumer._subscription.subscription and consumer._subscription.subscription.assignment
+        tp = TopicPartition(topic, partition)
+        if not assignment or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(tp)
+        return state._position if state is not None and state.has_valid_position else None
+
+    async def _position(self, topic: str, partition: int) -> int | None:
+        return self._position_now(topic, partition)
+
+    def _lane(self, partition: int) -> Lane:
+        return self.lanes[partition % len(self.lanes)]
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Connect to the databases and start the lanes.
+
+        Raises Misconfigured when the stores do not fit together.
+        """
+        for url in self.settings.database_urls:
+            self._pools.append(await database.create_pool(url, POOL_SIZE, self.worker.name))
+        async with self._pools[0].acquire() as connection:
+            row = await connection.fetchrow(INSTALLATION)
+        if row is None or row["partitions"] != self.settings.partitions:
+            stored = "no installation" if row is None else f"{row['partitions']} partitions"
+            raise Misconfigured(
+                f"the database holds {stored}, HUNE_PARTITIONS says {self.settings.partitions}: set it to match"
+            )
+        reader = self.worker.read or signal_reader(self.worker.fast)
+        for pool in self._pools:
+            lane = Lane(self.worker, pool, reader, self.settings.partitions)
+            lane.position, lane.on_lost = self._position, self._on_lost
+            self.lanes.append(lane)
+            self._tasks.append(asyncio.create_task(self._guard(lane.run()), name=f"lane {self.worker.name}"))
+        self._tasks.append(asyncio.create_task(self._guard(self._watch()), name="watchdog"))
+
+    async def start(self) -> None:
+        """Prepare, then join the group."""
+        await self.prepare()
+        await self.broker.start()
+
+    async def stop(self) -> None:
+        """Finish what is in hand and leave."""
+        self._stopping = True
+        for lane in self.lanes:
+            lane.stop()
+        if self._acquiring is not None:
+            self._acquiring.cancel()
+        lanes = [task for task in self._tasks if task.get_name() != "watchdog"]
+        if lanes:
+            await asyncio.wait(lanes, timeout=10)
+        owned = [o for lane in self.lanes for o in lane.owned.values()]
+        await asyncio.gather(*(o.relay.stop() for o in owned), return_exceptions=True)
+        await self.broker.stop()
+        for task in self._tasks:
+            task.cancel()
+        for pool in self._pools:
+            await asyncio.wait_for(pool.close(), 5)
+
+    def ready(self) -> bool:
+        """Whether everything assigned is owned and something was assigned or shared out already."""
+        owned = {partition for lane in self.lanes for partition in lane.owned}
+        return self._generation > 0 and self._assigned == owned
+
+    async def _guard(self, work: Any) -> None:
+        """The unknown ends the process: the supervisor starts a clean one."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            log.critical("the worker stops", exc_info=True, extra={"worker": self.worker.name})
+            os._exit(70)
+
+    # -- ownership ------------------------------------------------------------------------------
+
+    async def revoked(self, partitions: set[int]) -> None:
+        self._assigned -= partitions
+        if self._acquiring is not None:
+            self._acquiring.cancel()
+        for lane in self.lanes:
+            gone = await lane.remove(sorted(partitions), BARRIER_S)
+            await asyncio.gather(*(owned.relay.stop() for owned in gone), return_exceptions=True)
+
+    def assigned(self, tps: Iterable[TopicPartition]) -> None:
+        metrics.REBALANCES.labels(self.worker.name).inc()
+        self._generation += 1
+        tps = list(tps)
+        self._assigned = {tp.partition for tp in tps}
+        if tps:
+            self._subscriber.consumer.pause(*tps)
+        self._acquiring = asyncio.create_task(self._guard(self._acquire(self._generation)), name="acquire")
+
+    def _on_lost(self, partitions: Sequence[int]) -> None:
+        """A former owner notices late; the group will say whose they are, else the watchdog ends us."""
+        for partition in partitions:
+            log.info("partition lost", extra={"worker": self.worker.name, "partition": partition})
+
+    async def _acquire(self, generation: int) -> None:
+        delay = 0.1
+        while not self._stopping and generation == self._generation:
+            try:
+                for index, lane in enumerate(self.lanes):
+                    mine = sorted(p for p in self._assigned if p % len(self.lanes) == index and p not in lane.owned)
+                    if mine:
+                        await self._acquire_in(lane, self._pools[index], mine, generation)
+                return
+            except (asyncio.CancelledError, Misconfigured):
+                raise
+            except Exception as error:
+                log.warning("partitions cannot be taken over yet", extra={"worker": self.worker.name, "error": repr(error)})
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+
+    async def _acquire_in(self, lane: Lane, pool: database.Pool, partitions: list[int], generation: int) -> None:
+        relays = {partition: self._relay(pool, partition) for partition in partitions}
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                rows = await ownership.acquire(connection, self.worker.name, partitions, self._owner)
+            if self.worker.writes:
+                await asyncio.gather(*(relay.fence() for relay in relays.values()))
+                found = await read_positions(self.settings.kafka_bootstrap_servers, self.worker.name, partitions)
+            else:
+                found = {}
+            for row in rows:
+                await self._check_position(pool, row, found.get(row["partition"], 0))
+        except BaseException:
+            await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
+            raise
+        if generation != self._generation or not set(partitions) <= self._assigned:
+            await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
+            return
+        for row in rows:
+            self._own(lane, row, relays[row["partition"]], found.get(row["partition"], 0))
+
+    def _own(self, lane: Lane, row: Any, relay: Relay, position: int) -> None:
+        partition = row["partition"]
+        owned = Owned(
+            partition=partition,
+            epoch=row["epoch"],
+            version=row["version"],
+            offsets=row["offsets"],
+            head=row["head"],
+            published=row["published"],
+            clock=row["clock"],
+            live=row["live"],
+            marks=row["marks"],
+            counts=ownership.Counter(row["counts"]),
+            seen=Seen(self.worker.name, partition, SEEN_IN_MEMORY // self.settings.partitions),
+            relay=relay,
+        )
+        relay.begin(max(position, 0), owned.head)
+        consumer = self._subscriber.consumer
+        here = [TopicPartition(topic.name, partition) for topic in self.worker.reads]
+        for tp in here:
+            consumer.seek(tp, owned.offsets.get(tp.topic, 0))
+        lane.add(owned)
+        consumer.resume(*here)
+
+    async def _check_position(self, pool: database.Pool, row: Any, position: int) -> None:
+        """Refuse to go on when one of the two stores was set back.
+
+        Raises Misconfigured that says which.
+        """
+        name, partition = self.worker.name, row["partition"]
+        if position > row["head"]:
+            raise Misconfigured(
+                f"Kafka holds {name}'s results of partition {partition} up to {position}, PostgreSQL knows only "
+                f"{row['head']}: PostgreSQL was set back; restore a newer backup, or start both stores empty"
+            )
+        if position < row["published"]:
+            raise Misconfigured(
+                f"PostgreSQL knows {name}'s results of partition {partition} as published up to {row['published']}, "
+                f"Kafka holds them up to {position}: Kafka was set back; restore it, or start both stores empty"
+            )
+
+    def _relay(self, pool: database.Pool, partition: int) -> Relay:
+        async def read_rows(after: int, most: int) -> Rows:
+            rows: Rows = []
+            count = 0
+            async with pool.acquire() as connection:
+                for row in await connection.fetch(READ_OUTBOX, self.worker.name, partition, after):
+                    rows.append((row["first_seq"], unpack(row["records"])))
+                    count += len(rows[-1][1])
+                    if count >= most:
+                        break
+            return rows
+
+        return Relay(self.worker.name, partition, self.settings.kafka_bootstrap_servers, read_rows, RELAY_INTERVAL_S)
+
+    # -- watching -------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Report, and end a process that stands still while there is work."""
+        while True:
+            await asyncio.sleep(OBSERVE_S)
+            name = self.worker.name
+            owned = [o for lane in self.lanes for o in lane.owned.values()]
+            metrics.OWNED.labels(name).set(len(owned))
+            metrics.QUEUED.labels(name).set(sum(len(o.queue) for o in owned))
+            metrics.OUTBOX.labels(name).set(sum(o.relay.behind for o in owned))
+            waiting = [o.relay.last_progress for o in owned if o.relay.behind]
+            metrics.OUTBOX_AGE.labels(name).set(time.monotonic() - min(waiting) if waiting else 0)
+            metrics.LAG.labels(name).set(self._lag(owned))
+            await self._observe_quarantine()
+            self._end_if_unowned()
+
+    def _lag(self, owned: Sequence[Owned]) -> int:
+        """Records up to the last stable offset the consumer heard of, less what is applied."""
+        consumer, lag = self._subscriber.consumer, 0
+        for o in owned:
+            for topic in self.worker.reads:
+                tp = TopicPartition(topic.name, o.partition)
+                stable = consumer.last_stable_offset(tp) if consumer and tp in consumer.assignment() else None
+                if stable is not None and stable > 0:
+                    lag += max(0, stable - o.offsets.get(topic.name, 0))
+        return lag
+
+    async def _observe_quarantine(self) -> None:
+        try:
+            async with self._pools[0].acquire(timeout=1) as connection:
+                metrics.QUARANTINED.labels(self.worker.name).set(await connection.fetchval(HELD, self.worker.name))
+        except Exception as error:
+            log.debug("quarantine not counted", extra={"error": repr(error)})
+
+    def _end_if_unowned(self) -> None:
+        """Assigned by the group but not owned, and nobody is acquiring: something is wrong with us."""
+        owned = {partition for lane in self.lanes for partition in lane.owned}
+        acquiring = self._acquiring is not None and not self._acquiring.done()
+        if self._assigned <= owned or acquiring:
+            self._unowned_since = None
+            return
+        since = self._unowned_since = self._unowned_since or time.monotonic()
+        if time.monotonic() - since > UNOWNED_S:
+            log.critical("partitions are assigned but lost", extra={"partitions": sorted(self._assigned - owned)})
+            os._exit(70)
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Exceptions here would be swallowed by aiokafka: they end the process instead."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        try:
+            await self._runtime.revoked({tp.partition for tp in revoked})
+        except Exception:
+            log.critical("partitions could not be given up", exc_info=True)
+            os._exit(70)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        try:
+            self._runtime.assigned(assigned)
+        except Exception:
+            log.critical("partitions could not be taken over", exc_info=True)
+            os._exit(70)
+
+
+def _where(record: Record) -> tuple[str, int]:
+    return record.topic, record.partition

@@ -1,0 +1,193 @@
+"""Records on the wire: CloudEvents attributes in Kafka headers, and the outbox's packed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+from aiokafka import ConsumerRecord
+from pydantic import ValidationError
+
+from shared.errors import Poison
+from shared.events import model_of
+from shared.events.base import WIRE_PREFIX, Event
+from shared.events.inputs import ClockSet
+from shared.runtime.api import Signal
+
+Headers = list[tuple[str, bytes]]
+Record = ConsumerRecord[bytes, bytes]
+ROUTER_PARTITION = "ce_routerpartition"
+_CLOCK = ClockSet.wire_type().encode()
+
+
+class Outgoing(NamedTuple):
+    """A record to publish; `partition` is chosen by the key's hash."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Refused(NamedTuple):
+    """A record that no retry will make readable."""
+
+    record: Record
+    reason: str
+    error: str = ""
+
+
+class ClockMark(NamedTuple):
+    """A router partition says how far time has come: a run ended at `at`, or life began."""
+
+    record: Record
+    router_partition: int
+    run: str | None
+    at: datetime | None
+    live: bool
+
+
+class Own(NamedTuple):
+    """A signal with what identifies it: the client's own time, as sent."""
+
+    record: Record
+    signal: Signal
+    own_time: str | None
+
+
+Item = Own | ClockMark | Refused
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[Outgoing]).decode
+
+
+def pack(records: Sequence[Outgoing]) -> bytes:
+    """One outbox row: the records of one transaction and partition."""
+    return _pack(records)
+
+
+def unpack(body: bytes) -> list[Outgoing]:
+    return _unpack(body)
+
+
+_pack_headers = msgspec.msgpack.Encoder().encode
+_unpack_headers = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]]).decode
+
+
+def pack_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
+    return _pack_headers(list(headers))
+
+
+def unpack_headers(body: bytes) -> list[tuple[str, bytes | None]]:
+    return _unpack_headers(body)
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-11-22T10:00:00Z`, with microseconds only where there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def from_ms(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+@lru_cache(maxsize=65_536)
+def moment_of(text: str) -> datetime:
+    """Parse an RFC 3339 time; one without an offset is taken as UTC.
+
+    Raises ValueError.
+    """
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+@lru_cache(maxsize=1024)
+def short_name(wire_type: str) -> str:
+    """`usage.tracked` of `hune.usage.tracked.v1`."""
+    return wire_type.removeprefix(WIRE_PREFIX).rpartition(".v")[0]
+
+
+def signal_reader(fast: Mapping[str, Callable[[bytes], Event]]) -> Callable[[Record], Item]:
+    """Make the reader of routed and result records for one worker."""
+    decoders: dict[str, Callable[[bytes], Any]] = dict(fast)
+
+    def decoder_of(wire_type: str) -> Callable[[bytes], Any]:
+        decode = decoders.get(wire_type)
+        if decode is None:
+            decode = decoders[wire_type] = model_of(wire_type).model_validate_json
+        return decode
+
+    def read(record: Record) -> Item:
+        try:
+            return _read(record, decoder_of)
+        except Poison as error:
+            return Refused(record, str(error))
+        except (ValidationError, msgspec.ValidationError) as error:
+            return Refused(record, "the data does not fit its type", describe(error))
+        except KeyError as error:
+            return Refused(record, f"header {error} is missing: this is not a CloudEvents record")
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+            return Refused(record, "the record cannot be read", f"{type(error).__name__}: {error}")
+
+    return read
+
+
+def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -> Item:
+    headers = dict(record.headers)
+    wire_type = headers["ce_type"].decode()
+    data = decoder_of(wire_type)(record.value)
+    if isinstance(data, ClockSet):
+        return ClockMark(record, int(headers[ROUTER_PARTITION]), data.run, data.at, data.live)
+    recorded = headers.get("ce_recordedtime")
+    own_time = headers.get("ce_owntime")
+    confidence = headers.get("ce_confidence")
+    run = headers.get("ce_run")
+    demand = headers.get("ce_demand")
+    signal = Signal(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        type=short_name(wire_type),
+        id=headers["ce_id"].decode(),
+        source=headers["ce_source"].decode(),
+        account_id=headers["ce_subject"].decode(),
+        data=data,
+        occurred_at=moment_of(headers["ce_time"].decode()),
+        received_at=from_ms(int(recorded) if recorded else record.timestamp),
+        replay="ce_mode" in headers,
+        run=run.decode() if run else None,
+        demand=demand.decode() if demand else None,
+        confidence=float(confidence) if confidence else None,
+    )
+    return Own(record, signal, own_time.decode() if own_time else None)
+
+
+def describe(error: ValidationError | msgspec.ValidationError) -> str:
+    """Name the fields that are wrong, and how, without repeating their values."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(str(step) for step in detail['loc']) or 'data'}: {detail['msg']}"
+            for detail in error.errors(include_url=False, include_input=False)
+        )
+    return str(error)
+
+
+def event_headers(
+    event: Event, *, id: str, source: str, subject: str, time: datetime, extra: Sequence[tuple[str, bytes]] = ()
+) -> Headers:
+    """CloudEvents 1.0 attributes of one of our own events, in Kafka's binary mode."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", event.wire_type().encode()),
+        ("ce_subject", subject.encode()),
+        ("ce_time", rfc3339(time).encode()),
+        ("content-type", b"application/json"),
+        *extra,
+    ]
