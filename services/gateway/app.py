@@ -1,0 +1,490 @@
+"""The gateway's process: the HTTP door, the producer behind it and the worker that reads answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import uvicorn
+from aiokafka.errors import KafkaError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.gateway import keys, metrics, store
+from services.gateway.body import read_body
+from services.gateway.canonical import Refused, record_of
+from services.gateway.doors import DOORS, Door, Incoming
+from services.gateway.handlers import build
+from services.gateway.ingest import Durable, Ingest, NotDurable
+from services.gateway.limiter import TokenBuckets
+from services.gateway.openapi import document
+from services.gateway.requests import MAX_BYTES, MAX_WAIT_SECONDS, Conflict, Desk, read_request
+from services.gateway.settings import GatewaySettings
+from shared.db import TRANSIENT, Pool, create_pool
+from shared.errors import Misconfigured
+from shared.observability import logs
+from shared.settings import Settings
+
+__all__ = ["Gateway", "build", "main", "make_app"]
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 2
+SWEEP_SECONDS = 3600.0
+JSON = "application/json"
+
+
+class Denied(Exception):
+    """A status other than 200, for the whole call."""
+
+    def __init__(self, status: int, reason: str, *, retry_after: int | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.retry_after = status, reason, retry_after
+
+
+class Databases:
+    """Pools that open when first needed and again after an outage; the control database comes first."""
+
+    def __init__(self, control_url: str, urls: Sequence[str]) -> None:
+        self._urls = list(dict.fromkeys((control_url, *urls)))
+        self._pools: list[Pool] = []
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        async with self._opening:
+            for url in self._urls[len(self._pools) :]:
+                self._pools.append(await create_pool(url, 4, "gateway"))
+
+    async def close(self) -> None:
+        for pool in self._pools:
+            pool.terminate()
+
+    @property
+    def control(self) -> Pool:
+        return self._pools[0]
+
+    @property
+    def all(self) -> Sequence[Pool]:
+        return self._pools
+
+
+class Gateway:
+    """Everything a request needs; one per process."""
+
+    def __init__(self, settings: Settings, knobs: GatewaySettings, ingest: Durable | None = None) -> None:
+        self.settings, self.knobs = settings, knobs
+        self.databases = Databases(settings.database_url, settings.database_urls)
+        self.ingest: Durable = ingest or Ingest(
+            settings.kafka_bootstrap_servers, ack_seconds=knobs.ack_seconds, queue_bytes=knobs.queue_bytes
+        )
+        self.keys = keys.KeyRing(self._load_keys)
+        self.desk = Desk(self.databases, self.ingest)
+        self.buckets = TokenBuckets(knobs.rate, knobs.burst)
+        self.runtime: Any | None = None
+        self.worker = False
+        self.fatal: str | None = None
+        self.draining = False
+        self._in_flight: dict[str, int] = {}
+        self._total = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def _load_keys(self) -> Sequence[Any]:
+        await self.databases.open()
+        return await store.load_keys(self.databases.control)
+
+    async def start(self, *, worker: bool = True) -> None:
+        self.worker = worker
+        if isinstance(self.ingest, Ingest):
+            await self.ingest.start()
+        self._tasks = [asyncio.create_task(self.keys.run()), asyncio.create_task(self._sweep())]
+        if worker:
+            self._tasks.append(asyncio.create_task(self._run_worker()))
+
+    async def stop(self) -> None:
+        """Let what was accepted reach Kafka, then close."""
+        self.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.runtime is not None:
+            await self.runtime.stop()
+        if isinstance(self.ingest, Ingest):
+            await self.ingest.stop()
+        await self.databases.close()
+
+    async def _run_worker(self) -> None:
+        """Start the reader of answers as soon as its stores answer; the door is open meanwhile."""
+        from shared.runtime.service import Runtime  # late: FastStream takes half a second to import
+
+        while True:
+            runtime = Runtime(build(), self.settings)
+            try:
+                await runtime.start()
+            except (*TRANSIENT, KafkaError) as error:
+                log.warning("answers cannot be read yet", extra={"error": type(error).__name__})
+                await runtime.stop()
+                await asyncio.sleep(RETRY_AFTER_SECONDS)
+            except Misconfigured as error:
+                log.critical("the gateway stops", extra={"error": str(error)})
+                self.fatal = str(error)
+                signal.raise_signal(signal.SIGTERM)
+                return
+            else:
+                self.runtime = runtime
+                return
+
+    def not_ready(self) -> str | None:
+        """Why the process should get no traffic; None when it should."""
+        if self.draining:
+            return "draining"
+        if not self.keys.loaded:
+            return "keys not read yet: the control database cannot be reached"
+        if not self.ingest.ready:
+            return "Kafka cannot be reached"
+        if self.worker and (self.runtime is None or not self.runtime.ready()):
+            return "the reader of answers is not running"
+        return None
+
+    async def _sweep(self) -> None:
+        """Forget requests and answers after the days that the settings name."""
+        while True:
+            try:
+                await self.databases.open()
+                for db in self.databases.all:
+                    await store.drop_old(db, self.knobs.keep_answers_days)
+            except TRANSIENT as error:
+                log.warning("old requests stay until the next sweep", extra={"error": type(error).__name__})
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def admit(self, key: str | None, scope: str) -> keys.Key:
+        """The key's record. Raises Denied: 401, 403, or 503 when the key cannot be checked."""
+        if key is None:
+            raise Denied(401, "no write key; send it as the user of Basic authentication or as writeKey in the body")
+        try:
+            found = await self.keys.check(key)
+        except keys.KeysUnknown:
+            raise Denied(503, "keys cannot be checked now; send again", retry_after=RETRY_AFTER_SECONDS) from None
+        if found is None:
+            raise Denied(401, "the write key is unknown or revoked; make one with `hune keys create NAME`")
+        if scope not in found.scopes:
+            raise Denied(403, f"the key may not {scope}; make one that may with `hune keys create NAME`")
+        return found
+
+    def charge(self, key: keys.Key, tokens: int) -> None:
+        """Take tokens from the key's bucket. Raises Denied 429 with when to come back."""
+        seconds = self.buckets.take(key.name, tokens, time.monotonic())
+        if seconds:
+            raise Denied(429, f"more than {self.knobs.rate} events/s from this key", retry_after=seconds)
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """A place among the calls in flight. Raises Denied 503 when all are taken."""
+        if self._total >= self.knobs.in_flight:
+            raise Denied(503, "too many calls at once; send again", retry_after=1)
+        self._total += 1
+        metrics.IN_FLIGHT.set(self._total)
+        try:
+            yield
+        finally:
+            self._total -= 1
+            metrics.IN_FLIGHT.set(self._total)
+
+    @contextlib.contextmanager
+    def share(self, key: keys.Key) -> Iterator[None]:
+        """One key's part of the places, so that it cannot take them all. Raises Denied 429."""
+        taken = self._in_flight.get(key.name, 0)
+        if taken >= self.knobs.in_flight_per_key:
+            raise Denied(429, "too many calls at once from this key", retry_after=1)
+        self._in_flight[key.name] = taken + 1
+        try:
+            yield
+        finally:
+            self._in_flight[key.name] -= 1
+
+
+def _respond(status: int, body: bytes, media_type: str = JSON, retry_after: int | None = None) -> Response:
+    headers = {"retry-after": str(retry_after)} if retry_after else {}
+    if status == 401:
+        headers["www-authenticate"] = 'Basic realm="hune"'
+    return Response(body, status, headers, media_type)
+
+
+def _error(reason: str) -> bytes:
+    return msgspec.json.encode({"success": False, "error": reason})
+
+
+def _door_endpoint(gateway: Gateway, door: Door) -> Any:
+    async def endpoint(request: Request) -> Response:
+        index, retry_after = None, None
+        try:
+            with gateway.slot():
+                count = await _take_in(gateway, door, request)
+            metrics.EVENTS.labels(door.name).inc(count)
+            status, body = 200, door.accepted(count)
+        except Refused as refused:
+            status, reason, index = refused.status, refused.reason, refused.index
+            body = door.refused(status, reason, index)
+        except Denied as denied:
+            status, reason, retry_after = denied.status, denied.reason, denied.retry_after
+            body = door.refused(status, reason, None)
+        except NotDurable as lost:
+            status, retry_after = 503, RETRY_AFTER_SECONDS
+            body = door.refused(status, f"{lost}; nothing was confirmed, send the same again", None)
+        metrics.REQUESTS.labels(door.name, status).inc()
+        return _respond(status, body, door.media_type, retry_after)
+
+    return endpoint
+
+
+async def _take_in(gateway: Gateway, door: Door, request: Request) -> int:
+    """From the request's bytes to Kafka's acknowledgement; gives the number of events."""
+    knobs = gateway.knobs
+    known = None
+    key = keys.from_basic(request.headers.get("authorization"))
+    if key is not None:
+        known = await gateway.admit(key, keys.INGEST)
+    body = await read_body(
+        request.stream(), request.headers.get("content-encoding", ""), knobs.limits.body_bytes, knobs.body_seconds
+    )
+    opened = door.open(
+        Incoming(
+            body=body,
+            url_path=request.url.path,
+            path=request.path_params,
+            query=request.query_params,
+            content_type=request.headers.get("content-type", ""),
+        )
+    )
+    if known is None:
+        known = await gateway.admit(opened.write_key, keys.INGEST)
+    with gateway.share(known):
+        events = opened.read(datetime.now(UTC), knobs.limits)
+        gateway.charge(known, max(1, len(events)))
+        started = time.perf_counter()
+        try:
+            await gateway.ingest.publish([record_of(event) for event in events])
+        finally:
+            metrics.QUEUED_BYTES.set(gateway.ingest.queued_bytes)
+        metrics.ACK_SECONDS.observe(time.perf_counter() - started)
+    return len(events)
+
+
+def _request_key(request: Request) -> str | None:
+    authorization = request.headers.get("authorization")
+    return keys.from_basic(authorization) or keys.from_bearer(authorization)
+
+
+def _requests_endpoint(work: Any) -> Any:
+    async def endpoint(request: Request) -> Response:
+        gateway: Gateway = request.app.state.gateway
+        retry_after = None
+        try:
+            with gateway.slot():
+                status, body = await work(gateway, request)
+        except Refused as refused:
+            status, body = refused.status, _error(refused.reason)
+        except Denied as denied:
+            retry_after = denied.retry_after
+            status, body = denied.status, _error(denied.reason)
+        except TRANSIENT as error:
+            log.warning("the database cannot be used", extra={"error": type(error).__name__})
+            retry_after = RETRY_AFTER_SECONDS
+            status, body = 503, _error("the database cannot be reached; send again")
+        metrics.REQUESTS.labels("requests", status).inc()
+        return _respond(status, body, retry_after=retry_after)
+
+    return endpoint
+
+
+async def _make_request(gateway: Gateway, request: Request) -> tuple[int, bytes]:
+    key = await gateway.admit(_request_key(request), keys.REQUESTS)
+    with gateway.share(key):
+        gateway.charge(key, 1)
+        body = await read_body(
+            request.stream(), request.headers.get("content-encoding", ""), MAX_BYTES, gateway.knobs.body_seconds
+        )
+        made = read_request(body, datetime.now(UTC))
+        await gateway.databases.open()
+        try:
+            await gateway.desk.submit(made)
+        except Conflict:
+            raise Refused(
+                "this id stands for another request already; choose another or leave it out", status=409
+            ) from None
+        except NotDurable as lost:
+            raise Denied(
+                503, f"{lost}; send the same again with id {made.id}", retry_after=RETRY_AFTER_SECONDS
+            ) from None
+    return 202, msgspec.json.encode({"id": made.id})
+
+
+async def _request_status(gateway: Gateway, request: Request) -> tuple[int, bytes]:
+    key = await gateway.admit(_request_key(request), keys.REQUESTS)
+    with gateway.share(key):
+        gateway.charge(key, 1)
+        text = request.query_params.get("wait", "0")
+        try:
+            wait = float(text)
+        except ValueError:
+            wait = -1.0
+        if not 0 <= wait <= MAX_WAIT_SECONDS:
+            raise Refused(f"wait takes 0 to {MAX_WAIT_SECONDS:g} seconds")
+        await gateway.databases.open()
+        status = await gateway.desk.status(request.path_params["id"], 0.0 if gateway.draining else wait)
+    if status is None:
+        raise Denied(404, "no request has this id, or it is older than what is kept")
+    return 200, msgspec.json.encode(status)
+
+
+async def _openapi(request: Request) -> Response:
+    return _respond(200, msgspec.json.encode(document()))
+
+
+async def _livez(request: Request) -> Response:
+    return Response("ok", media_type="text/plain")
+
+
+async def _readyz(request: Request) -> Response:
+    reason = request.app.state.gateway.not_ready()
+    return Response(reason or "ok", 503 if reason else 200, media_type="text/plain")
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+PROBES = (
+    Route("/livez", _livez),
+    Route("/readyz", _readyz),
+    Route("/metrics", _metrics),
+)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reasons = {404: "no such path; see /openapi.json", 405: "this path takes another method; see /openapi.json"}
+    headers = dict(error.headers or {})
+    body = _error(reasons.get(error.status_code, error.detail))
+    return Response(body, error.status_code, headers, JSON)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return _respond(400, _error("the caller hung up"))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("a call failed for a reason of ours", extra={"error": type(error).__name__, "path": request.url.path})
+    return _respond(503, _error("failed on our side; send again"), retry_after=RETRY_AFTER_SECONDS)
+
+
+def _with_slash(path: str) -> tuple[str, ...]:
+    return path, path.rstrip("/") + "/"
+
+
+def make_app(gateway: Gateway, *, worker: bool = True) -> Starlette:
+    """The ASGI application; its lifespan starts and stops the gateway."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await gateway.start(worker=worker)
+        try:
+            yield
+        finally:
+            await gateway.stop()
+
+    routes = [
+        Route(path, _door_endpoint(gateway, door), methods=list(door.methods))
+        for door in DOORS
+        for path in dict.fromkeys(variant for stem in door.paths for variant in _with_slash(stem))
+    ]
+    for path in _with_slash("/v1/requests"):
+        routes.append(Route(path, _requests_endpoint(_make_request), methods=["POST"]))
+    routes += [
+        Route("/v1/requests/{id}", _requests_endpoint(_request_status), methods=["GET"]),
+        Route("/openapi.json", _openapi, methods=["GET"]),
+        *PROBES,
+    ]
+    handlers: Any = {HTTPException: _http_error, ClientDisconnect: _gone, Exception: _unexpected}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app.router.redirect_slashes = False
+    app.state.gateway = gateway
+    return app
+
+
+def _probes_app(gateway: Gateway) -> Starlette:
+    app = Starlette(routes=list(PROBES))
+    app.state.gateway = gateway
+    return app
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to the process, which has two of them and its own exit status."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Starlette, settings: Settings, port: int, **options: Any) -> _Server:
+    config = uvicorn.Config(
+        app,
+        host=settings.gateway_host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        **options,
+    )
+    return _Server(config)
+
+
+async def serve(settings: Settings, knobs: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT: then take no more calls, finish those in flight, flush, leave."""
+    gateway = Gateway(settings, knobs)
+    door = _server(
+        make_app(gateway),
+        settings,
+        settings.gateway_port,
+        timeout_graceful_shutdown=knobs.drain_seconds,
+        timeout_keep_alive=75,
+    )
+    probes = _server(_probes_app(gateway), settings, settings.probes_port, lifespan="off")
+
+    def leave() -> None:
+        gateway.draining = True
+        door.should_exit = True
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, leave)
+    companion = asyncio.create_task(probes.serve()) if settings.probes_port else None
+    try:
+        await door.serve()
+    except SystemExit:
+        raise Misconfigured(f"HUNE_GATEWAY_PORT {settings.gateway_port} cannot be used; choose a free one") from None
+    finally:
+        probes.should_exit = True
+        if companion is not None:
+            await companion
+    if gateway.fatal is not None:
+        raise Misconfigured(gateway.fatal)
+
+
+def main() -> None:
+    """Run the gateway in this process.
+
+    Raises Misconfigured when it must not start.
+    """
+    logs.configure()
+    asyncio.run(serve(Settings.from_env(), GatewaySettings.from_env()))

@@ -1,0 +1,13 @@
+"""What the gateway measures; the labels are few: doors, statuses, never a key or an account."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("hune_gateway_requests_total", "HTTP calls by door and status", ["door", "status"])
+EVENTS = Counter("hune_gateway_events_total", "Events acknowledged by Kafka", ["door"])
+ACK_SECONDS = Histogram(
+    "hune_gateway_ack_seconds",
+    "From a call's events being read until Kafka acknowledged them",
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+IN_FLIGHT = Gauge("hune_gateway_in_flight", "HTTP calls being worked on")
+QUEUED_BYTES = Gauge("hune_gateway_queued_bytes", "Bytes waiting for Kafka's acknowledgement")
