@@ -1,6 +1,6 @@
 """The contract: every event that Hune reads or writes, as pydantic models."""
 
-from shared.events import inputs, results
+from shared.events import feedback, inputs, results
 from shared.events.base import (
     Event,
     InputEvent,
@@ -10,4 +10,14 @@ from shared.events.base import (
     wire_type_of,
 )
 
-__all__ = ["Event", "InputEvent", "ResultEvent", "inputs", "known_types", "model_of", "results", "wire_type_of"]
+__all__ = [
+    "Event",
+    "InputEvent",
+    "ResultEvent",
+    "feedback",
+    "inputs",
+    "known_types",
+    "model_of",
+    "results",
+    "wire_type_of",
+]

@@ -1,0 +1,1 @@
+"""Feedback: what customers answered, as scores one may trust."""

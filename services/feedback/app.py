@@ -1,0 +1,29 @@
+"""Feedback as the runtime runs it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from services.feedback import messages
+from services.feedback.handlers import Feedback
+from services.feedback.settings import load_rules
+from shared.runtime.api import Worker
+
+HERE = Path(__file__).parent
+
+
+def build() -> Worker:
+    """Read the configuration and put the worker together.
+
+    Raises Misconfigured with file, line and field.
+    """
+    feedback = Feedback(load_rules(Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))))
+    return Worker(
+        name="feedback",
+        reads=messages.READS,
+        writes=messages.WRITES,
+        handle=feedback.on_signals,
+        tick=feedback.tick,
+        migrations=HERE / "migrations",
+    )
