@@ -148,20 +148,22 @@ class OpenStores:
 
 
 @asynccontextmanager
-async def open_stores(need_kafka: bool = False, env: Mapping[str, str] = os.environ) -> AsyncIterator[OpenStores]:
+async def open_stores(
+    need_kafka: bool = False, env: Mapping[str, str] = os.environ, *, quiet: bool = False
+) -> AsyncIterator[OpenStores]:
     """Reach the stores: given addresses first, then the running home, then the last used one's database alone.
 
     Says on stderr which home it reads. Raises Misconfigured when Kafka is needed and not running.
     """
     given = _given(env)
     if given is not None and (given.bootstrap_servers or not need_kafka):
-        print("reading the stores named in HUNE_DATABASE_URL", file=sys.stderr)
+        _note("reading the stores named in HUNE_DATABASE_URL", quiet)
         yield given
         return
     home = find_home(env)
     state = await _supervised(home)
     if state is not None:
-        print(f"home: {home}", file=sys.stderr)
+        _note(f"home: {home}", quiet)
         yield _running(state, home)
         return
     if need_kafka:
@@ -170,10 +172,15 @@ async def open_stores(need_kafka: bool = False, env: Mapping[str, str] = os.envi
     stack.launch(kafka=False, lock_patience=LOCK_PATIENCE)
     try:
         stack.wait()
-        print(f"home: {home} (stopped; its database runs for this command alone)", file=sys.stderr)
+        _note(f"home: {home} (stopped; its database runs for this command alone)", quiet)
         yield OpenStores("", stack.database_url, stack.database_urls, home.path)
     finally:
         stack.stop()
+
+
+def _note(text: str, quiet: bool) -> None:
+    if not quiet:
+        print(text, file=sys.stderr)
 
 
 def _given(env: Mapping[str, str]) -> OpenStores | None:

@@ -94,8 +94,13 @@ def choose_place(home: Path) -> Place:
     return place_for_nobody(home, binaries)
 
 
+def outside(home: Path) -> Path:
+    """Where `nobody` may keep this home's data: the home itself may lie in a folder closed to it."""
+    return Path("/var/tmp") / f"hune-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]}"
+
+
 def place_for_nobody(home: Path, binaries: Binaries) -> Place:
-    root = Path("/var/tmp") / f"hune-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]}"
+    root = outside(home)
     root.mkdir(mode=0o755, exist_ok=True)
     if root.is_symlink() or root.stat().st_uid != 0:
         raise StackError(f"{root} belongs to somebody else; remove it and start again")
@@ -186,11 +191,6 @@ class Postgres:
             processes.stop(self._creating)
         if self._process is not None:
             processes.stop(self._process, signal.SIGINT, grace)
-
-    def purge(self) -> None:
-        """Remove what this server keeps outside of its home."""
-        if self._place.owner is not None:
-            shutil.rmtree(self._place.data.parent.parent, ignore_errors=True)
 
     @property
     def _draft(self) -> Path:

@@ -15,10 +15,13 @@ from typing import IO, Self
 from devstack import jars, ports
 from devstack.errors import StackError
 from devstack.kafka import Kafka
-from devstack.postgres import Postgres
+from devstack.postgres import Postgres, outside
 
 PATIENCE = 60.0
 LEAST_FREE_MB = 300
+CONTENTS = (
+    "kafka", "kafka.new", "postgres", "postgres.new", "postgres.initial", "postgres.password", "data", "logs", "run",
+)  # fmt: skip
 Store = Kafka | Postgres
 
 
@@ -169,6 +172,21 @@ class Stack:
         chosen |= dict(zip(absent, fresh, strict=False))
         remembered.write_text(json.dumps(chosen))
         return chosen
+
+
+def purge(home: Path) -> None:
+    """Delete a stopped home's data: only what a home holds, should the folder hold anything else."""
+    if is_locked(home):
+        raise StackError(f"the home {home} is in use by process {lock_holder(home)}; stop it first with `hune down`")
+    shutil.rmtree(outside(home), ignore_errors=True)
+    for entry in CONTENTS:
+        path = home / entry
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if home.is_dir() and not any(home.iterdir()):
+        home.rmdir()
 
 
 def is_locked(home: Path) -> bool:

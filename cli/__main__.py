@@ -1,0 +1,5 @@
+"""`python -m cli` is what `./hune` runs."""
+
+from cli.main import main
+
+main()

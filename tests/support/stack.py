@@ -1,0 +1,108 @@
+"""A real Kafka and a real PostgreSQL for tests, and whole installations in folders of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.home import Home
+from devstack import Stack
+
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TestStores:
+    """Stores with tables and topics, with the addresses that `open_stores` gives."""
+
+    __test__ = False
+
+    bootstrap_servers: str
+    database_url: str
+    database_urls: tuple[str, ...]
+    home: Path
+    partitions: int
+    stack: Stack
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which services and commands use these stores."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HUNE_HOME": str(self.home),
+            "HUNE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "HUNE_DATABASE_URL": self.database_url,
+            "HUNE_DATABASE_URLS": ",".join(self.database_urls),
+            "HUNE_PARTITIONS": str(self.partitions),
+        }
+
+
+@contextlib.contextmanager
+def running_stores(partitions: int = PARTITIONS) -> Iterator[TestStores]:
+    """Start stores in a temporary home (or use those named in the environment) and make tables and topics."""
+    from shared.db.migrate import migrate
+    from shared.kafka import apply_topics
+
+    with temporary_home() as home, Stack(home) as stack:
+        asyncio.run(migrate(list(dict.fromkeys((stack.database_url, *stack.database_urls))), partitions))
+        asyncio.run(apply_topics(stack.bootstrap_servers, partitions))
+        yield TestStores(stack.bootstrap_servers, stack.database_url, stack.database_urls, home, partitions, stack)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A whole `hune up` in a home of its own; commands run against it as a user runs them."""
+
+    home: Home
+    env: dict[str, str]
+
+    def hune(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=ROOT,
+            env=self.env,
+            check=check,
+            capture_output=True,
+            text=True,
+        )
+
+
+@contextlib.contextmanager
+def installation(**settings: str) -> Iterator[Installation]:
+    """`hune up` in a temporary home, with `settings` as further HUNE_ variables, and `hune down` at the end."""
+    given = {"HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS"}
+    with temporary_home() as path:
+        env = {name: value for name, value in os.environ.items() if name not in given}
+        env |= {"PYTHONPATH": str(ROOT), "HUNE_HOME": str(path), "HUNE_PARTITIONS": str(PARTITIONS)} | settings
+        whole = Installation(Home(path), env)
+        try:
+            started = whole.hune("up", check=False)
+            if started.returncode != 0:
+                raise AssertionError(started.stderr + started.stdout)
+            yield whole
+        finally:
+            whole.hune("down", "--purge", check=False)
+
+
+@contextlib.contextmanager
+def temporary_home() -> Iterator[Path]:
+    """A folder that is gone afterwards; its logs are printed when the test fails in it."""
+    home = Path(tempfile.mkdtemp(prefix="hune-test-"))
+    try:
+        yield home
+    except BaseException:
+        for log in sorted(home.glob("logs/*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
+        raise
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
