@@ -102,8 +102,12 @@ class KeyRing:
         """
         digest = store.hash_of(key)
         found = self._find(digest)
-        if found is None and time.monotonic() - self._read_at > LOOK_AGAIN_SECONDS:
-            await self.refresh()
+        if found is None:
+            # It may have been made a moment ago. All who ask for an unknown key share one read every 200 ms.
+            asked_at = time.monotonic()
+            await asyncio.sleep(max(0.0, self._read_at + LOOK_AGAIN_SECONDS - asked_at))
+            while self._read_at < asked_at and await self.refresh():
+                pass
             found = self._find(digest)
         if found is None and not self._reachable:
             raise KeysUnknown
@@ -113,11 +117,12 @@ class KeyRing:
         found = self._keys.get(digest)
         return found if found is not None and hmac.compare_digest(found.hash, digest) else None
 
-    async def refresh(self) -> None:
-        """Read the keys again; whoever asks meanwhile waits for the same read."""
+    async def refresh(self) -> bool:
+        """Read the keys again; whoever asks meanwhile waits for the same read. False if that failed."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
         await asyncio.shield(self._reading)
+        return self._reachable
 
     async def _read(self) -> None:
         started = time.monotonic()

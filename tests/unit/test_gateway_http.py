@@ -206,7 +206,6 @@ async def test_one_key_cannot_take_every_place(kept: Kept, rows: Rows):
 async def test_known_keys_go_on_working_while_the_database_is_down(client: httpx.AsyncClient, rows: Rows):
     assert (await client.post("/v1/batch", json=a_batch(), auth=BASIC)).status_code == 200
     rows.down = True
-    await asyncio.sleep(0.25)
     assert (await client.post("/v1/batch", json=a_batch(), auth=("hk_new", ""))).status_code == 503
     assert (await client.post("/v1/batch", json=a_batch(), auth=BASIC)).status_code == 200
 
@@ -215,7 +214,6 @@ async def test_a_new_key_works_at_once_and_a_revoked_one_stops_with_the_next_rea
     ring = KeyRing(rows.load)
     assert await ring.check("hk_new") is None
     rows.rows.append({"name": "new", "hash": hash_of("hk_new"), "scopes": ["ingest"]})
-    await asyncio.sleep(0.25)
     assert (found := await ring.check("hk_new")) is not None and found.name == "new"
     rows.rows.pop()
     await ring.refresh()
