@@ -13,10 +13,13 @@ NOBODY = "names_nobody"
 BEHIND = "behind_a_parked_event"
 
 FREE_MAIL = frozenset(
-    "gmail.com googlemail.com outlook.com hotmail.com hotmail.fr live.com live.fr msn.com yahoo.com yahoo.fr "
-    "yahoo.co.uk icloud.com me.com mac.com aol.com gmx.com gmx.de gmx.net web.de mail.com proton.me protonmail.com "
-    "orange.fr wanadoo.fr free.fr sfr.fr laposte.net bbox.fr qq.com 163.com mail.ru yandex.ru zoho.com fastmail.com".split()
+    """
+    gmail.com googlemail.com outlook.com hotmail.com hotmail.fr live.com live.fr msn.com yahoo.com yahoo.fr
+    yahoo.co.uk icloud.com me.com mac.com aol.com gmx.com gmx.de gmx.net web.de mail.com proton.me protonmail.com
+    orange.fr wanadoo.fr free.fr sfr.fr laposte.net bbox.fr qq.com 163.com mail.ru yandex.ru zoho.com fastmail.com
+    """.split()
 )
+"""Everybody's mail: such a domain names no company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,11 @@ class IdentityBook:
         """End a membership (or all of the user's) and return what changed."""
         changed = []
         for known in list(self.memberships.get(user_id, {}).values()):
-            if (account_id is None or known.account_id == account_id) and known.valid_to is None and at >= known.valid_from:
+            if (
+                (account_id is None or known.account_id == account_id)
+                and known.valid_to is None
+                and at >= known.valid_from
+            ):
                 ended = Membership(known.account_id, known.valid_from, at)
                 self.memberships[user_id][known.account_id] = ended
                 changed.append(ended)

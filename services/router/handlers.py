@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,10 +19,11 @@ from services.router.reader import CLOCK, REQUEST, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
 from services.router.store import Parked, ToPark
 from shared import topics
-from shared.events import inputs, results
+from shared.events import ResultEvent, inputs, results
+from shared.ids import partition_of
 from shared.runtime.api import Batch
 from shared.runtime.seen import identity
-from shared.runtime.unit import UnitOfWork, partition_for
+from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import ROUTER_PARTITION, Headers, Outgoing, Own, event_headers, rfc3339, unpack_headers
 
 REMEMBERED = 200_000
@@ -217,7 +219,10 @@ class Router:
 
     def _park(self, event: RawEvent, why: Unresolved, plan: Plan, unit: UnitOfWork) -> None:
         entity = _entity(event, self._external(event)) or "nobody"
-        plan.parked.append(ToPark(event, _headers(event, None), entity, why.reason, why.waits_for))
+        headers = _headers(event)
+        if event.own_time is None:
+            headers.append(("ce_owntime", b""))
+        plan.parked.append(ToPark(event, headers, entity, why.reason, why.waits_for))
         plan.blocked.add((event.partition, entity))
         unit.count(event.partition, "parked")
 
@@ -275,7 +280,9 @@ class Router:
         fresh = [p for p in clocks if now - self._swept_at.get(p, BEGINNING) > SWEEP]
         since = BEGINNING if fresh else now - OVERLAP
         arrived = await store.list_arrived(unit.db, fresh or list(clocks), since, limit)
-        unit.on_commit.append(lambda: self._swept_at.update(dict.fromkeys(fresh, now)) if len(arrived) < limit else None)
+        unit.on_commit.append(
+            lambda: self._swept_at.update(dict.fromkeys(fresh, now)) if len(arrived) < limit else None
+        )
         if not arrived:
             return 0
         plan = Plan()
@@ -298,14 +305,16 @@ class Router:
             return
         if account_id not in self._known_accounts and account_id not in plan.accounts:
             plan.accounts[account_id] = None
+        outbox = unit.outbox.setdefault(event.partition, [])
         keys = [account_id]
         if isinstance(event.data, inputs.AccountMerged) and event.data.merged_account_id != account_id:
             keys.append(event.data.merged_account_id)
         for key in keys:
-            headers = _headers(event, key)
-            encoded, to = key.encode(), partition_for(key, unit.partitions)
+            encoded, to, subject = _place(key, unit.partitions)
+            headers = _headers(event)
+            headers.append(subject)
             for topic in outputs:
-                unit.send(event.partition, Outgoing(topic, to, encoded, event.value, headers))
+                outbox.append(Outgoing(topic, to, encoded, event.value, headers))
         unit.count(event.partition, "routed")
 
     def _pass_on_clock(self, event: RawEvent, unit: UnitOfWork) -> None:
@@ -368,12 +377,13 @@ class Router:
         self, event: RawEvent, demand: str, account_id: str | None, confidence: float | None, unit: UnitOfWork
     ) -> None:
         key = account_id or event.id
-        headers = _headers(event, key)
+        encoded, to, subject = _place(key, unit.partitions)
+        headers = _headers(event)
+        headers.append(subject)
         headers.append(("ce_demand", demand.encode()))
         headers.append(("ce_confidence", f"{1.0 if confidence is None else confidence:.4f}".encode()))
         topic = topics.ROUTED[self.routing.requests[demand]].name
-        to = partition_for(key, unit.partitions)
-        unit.send(event.partition, Outgoing(topic, to, key.encode(), event.value, headers))
+        unit.send(event.partition, Outgoing(topic, to, encoded, event.value, headers))
         unit.count(event.partition, "routed")
 
     def _unclear(
@@ -387,7 +397,7 @@ class Router:
     def _decline(self, event: RawEvent, demand: str | None, reason: str, unit: UnitOfWork) -> None:
         self._reply(event, results.RequestDeclined(**_reply_fields(event), demand=demand, reason=reason), unit)
 
-    def _reply(self, event: RawEvent, answer: results.ResultEvent, unit: UnitOfWork) -> None:
+    def _reply(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> None:
         unit.emit(
             topics.RESULTS["router"], answer, account_id=event.account_id or event.id, cause=event.id, kind="reply",
             partition=event.partition, extra=[("ce_correlationid", event.id.encode())],
@@ -429,24 +439,38 @@ def _hash(event: RawEvent) -> int:
     return hashed - (1 << 64) if hashed >= 1 << 63 else hashed
 
 
-def _headers(event: RawEvent, subject: str | None) -> Headers:
+@lru_cache(maxsize=REMEMBERED)
+def _place(account_id: str, partitions: int) -> tuple[bytes, int, tuple[str, bytes]]:
+    """An account's key, its partition, and the header that names it."""
+    key = account_id.encode()
+    return key, partition_of(key, partitions), ("ce_subject", key)
+
+
+@lru_cache(maxsize=4096)
+def _header(name: str, value: str) -> tuple[str, bytes]:
+    return name, value.encode()
+
+
+_VERSION = ("ce_specversion", b"1.0")
+_JSON = ("content-type", b"application/json")
+
+
+def _headers(event: RawEvent) -> Headers:
+    """The event's own attributes, unchanged; times as they came where they are in UTC already."""
+    own, time = event.own_time, event.time or rfc3339(event.occurred_at)
     headers = [
-        ("ce_specversion", b"1.0"),
+        _VERSION,
         ("ce_id", event.id.encode()),
-        ("ce_source", event.source.encode()),
-        ("ce_type", event.wire_type.encode()),
-        ("ce_time", rfc3339(event.occurred_at).encode()),
-        ("ce_recordedtime", str(event.received_ms).encode()),
-        ("content-type", b"application/json"),
+        _header("ce_source", event.source),
+        _header("ce_type", event.wire_type),
+        ("ce_time", time.encode()),
+        ("ce_recordedtime", b"%d" % event.received_ms),
+        _JSON,
     ]
-    if event.own_time is not None:
-        headers.append(("ce_owntime", event.own_time.encode()))
-    elif subject is None:
-        headers.append(("ce_owntime", b""))
-    if subject is not None:
-        headers.append(("ce_subject", subject.encode()))
+    if own is not None:
+        headers.append(("ce_owntime", own.encode()))
     if event.mode is not None:
         headers.append(("ce_mode", event.mode))
-    if event.run is not None:
-        headers.append(("ce_run", event.run))
+        if event.run is not None:
+            headers.append(("ce_run", event.run))
     return headers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from shared.events.base import Event, InputEvent
 from shared.runtime.wire import Item, Own, Record, Refused, describe, from_ms, moment_of, rfc3339, short_name
 
 SOURCE = "hune"
-FUTURE = timedelta(hours=24)
+FUTURE_MS = 24 * 3600 * 1000
 USAGE = inputs.UsageTracked.wire_type()
 REQUEST = inputs.RequestMade.wire_type()
 CLOCK = inputs.ClockSet.wire_type()
@@ -43,7 +43,9 @@ class RawEvent(msgspec.Struct, gc=False):
     mode: bytes | None
     run: bytes | None
     data: Event | None
-    """The decoded fact, for the types that the router itself has to understand."""
+    """The decoded fact; None for usage, which is checked but not decoded."""
+    time: str | None
+    """`occurred_at` as it came, if that is RFC 3339 in UTC."""
 
     @property
     def type(self) -> str:
@@ -54,18 +56,21 @@ class RawEvent(msgspec.Struct, gc=False):
         return from_ms(self.received_ms)
 
 
-class _Plain(msgspec.Struct):
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
+
+
+class _Plain(msgspec.Struct, gc=False):
     """A plain JSON object, or the data of a usage event: what every door may send."""
 
     id: str | int | None = None
     event_id: str | None = None
     messageId: str | None = None
     type: str | None = None
-    account_id: str | None = None
-    user_id: str | None = None
-    event: str | None = None
-    feature: str | None = None
-    product: str | None = None
+    account_id: _Name | None = None
+    user_id: _Name | None = None
+    event: _Name | None = None
+    feature: _Name | None = None
+    product: _Name | None = None
     timestamp: str | float | int | None = None
     originalTimestamp: str | None = None
     specversion: str | None = None
@@ -215,7 +220,6 @@ def _build(
     if wire_type == USAGE:
         body = body or _plain(value)
         account_id, user_id = body.account_id, body.user_id
-        _check_identifiers(body)
     else:
         data = model_of(wire_type).model_validate_json(value)
         account_id, user_id = (data.account_id, data.user_id) if isinstance(data, InputEvent) else (None, None)
@@ -224,7 +228,7 @@ def _build(
     if account_id is None and paths:
         account_id = _named_account(value, paths)
     occurred_at = from_ms(record.timestamp) if time is None else moment(time)
-    if occurred_at.timestamp() * 1000 > record.timestamp + FUTURE.total_seconds() * 1000:
+    if occurred_at.timestamp() * 1000 > record.timestamp + FUTURE_MS:
         raise Poison(f"the event is dated {rfc3339(occurred_at)}, more than 24 hours after it was received")
     return RawEvent(
         record.topic,
@@ -242,14 +246,8 @@ def _build(
         headers.get("ce_mode"),
         headers.get("ce_run"),
         data,
+        time if time is not None and time[-1:] == "Z" and time[10:11] == "T" else None,
     )
-
-
-def _check_identifiers(body: _Plain) -> None:
-    for name in ("account_id", "user_id", "event", "feature", "product"):
-        value = getattr(body, name)
-        if value is not None and not 0 < len(value) <= LONGEST_ID:
-            raise Poison(f"{name} takes 1 to {LONGEST_ID} characters")
 
 
 def _named_account(value: bytes, paths: tuple[str, ...]) -> str | None:
@@ -275,5 +273,3 @@ def moment(text: str) -> datetime:
         return datetime.fromtimestamp(number / 1000 if abs(number) >= 1e11 else number, UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise Poison(f"timestamp {text[:40]!r} is neither RFC 3339 nor seconds since 1970") from error
-
-

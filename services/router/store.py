@@ -102,9 +102,7 @@ class ToPark:
     waits_for: Sequence[str]
 
 
-async def load_identity(
-    db: Connection, users: Collection[str], external: Collection[tuple[str, str]]
-) -> IdentityBook:
+async def load_identity(db: Connection, users: Collection[str], external: Collection[tuple[str, str]]) -> IdentityBook:
     book = IdentityBook()
     if users:
         for row in await db.fetch(LOAD_MEMBERSHIPS, list(users)):
@@ -185,9 +183,7 @@ async def release(db: Connection, parked: Sequence[Parked]) -> None:
         await db.execute(RELEASE, [p.partition for p in parked], [p.seq for p in parked])
 
 
-async def list_arrived(
-    db: Connection, partitions: Sequence[int], since: datetime, limit: int
-) -> list[tuple[int, str]]:
+async def list_arrived(db: Connection, partitions: Sequence[int], since: datetime, limit: int) -> list[tuple[int, str]]:
     """(partition, entity) whose account may have become known by a link asserted since."""
     rows = await db.fetch(LIST_ARRIVED, list(partitions), since, limit)
     return [(row["partition"], row["entity"]) for row in rows]

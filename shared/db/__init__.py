@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
 
-Connection = asyncpg.Connection[asyncpg.Record]
-Pool = asyncpg.Pool[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+Pool: TypeAlias = "asyncpg.Pool[Any]"
 
+# When a connection dies inside a transaction asyncpg's failing rollback masks the real error: look at whether the
+# connection is closed before looking at the exception's type.
 TRANSIENT = (
     OSError,
     TimeoutError,
@@ -19,15 +21,6 @@ TRANSIENT = (
     asyncpg.TransactionRollbackError,
     asyncpg.InternalClientError,
 )
-
-
-def is_transient(error: BaseException, db: Connection | None) -> bool:
-    """Whether trying again may help.
-
-    When a connection dies inside a transaction asyncpg's failing rollback masks the real error, so a
-    closed connection decides before the exception's type does.
-    """
-    return (db is not None and db.is_closed()) or isinstance(error, TRANSIENT)
 
 
 async def prepare_connection(db: Any) -> None:
@@ -48,7 +41,7 @@ async def connect(url: str) -> Connection:
 
 async def create_pool(url: str, size: int, name: str) -> Pool:
     """Open a pool of `size` connections that shows as `name` in pg_stat_activity."""
-    return await asyncpg.create_pool(
+    pool: Pool = await asyncpg.create_pool(
         url,
         min_size=1,
         max_size=size,
@@ -57,3 +50,4 @@ async def create_pool(url: str, size: int, name: str) -> Pool:
         command_timeout=120,
         server_settings={"application_name": f"hune-{name}", "jit": "off"},
     )
+    return pool

@@ -1,6 +1,6 @@
 """The contract: every event that Hune reads or writes, as pydantic models."""
 
-from shared.events import feedback, inputs, results
+from shared.events import feedback, inputs, results, voc
 from shared.events.base import (
     Event,
     InputEvent,
@@ -19,5 +19,6 @@ __all__ = [
     "known_types",
     "model_of",
     "results",
+    "voc",
     "wire_type_of",
 ]

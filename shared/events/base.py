@@ -14,7 +14,9 @@ WIRE_PREFIX = "hune."
 Identifier = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
 """An id in the words of the tool it came from: 1 to 256 characters."""
 Text = Annotated[str, StringConstraints(strict=True, max_length=20_000)]
-Money = Annotated[Decimal, PlainSerializer(lambda value: format(value, "f"), return_type=str), Field(allow_inf_nan=False)]
+Money = Annotated[
+    Decimal, PlainSerializer(lambda value: format(value, "f"), return_type=str), Field(allow_inf_nan=False)
+]
 """An exact amount; a decimal string on the wire."""
 Currency = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Z]{3}$")]
 

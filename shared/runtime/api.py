@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.events import Event
 from shared.topics import Topic
 
 if TYPE_CHECKING:

@@ -39,6 +39,7 @@ LIST_REDRIVE = """
      where service = $1 and partition = any($2::int[]) and state = 'redrive' order by refused_at limit 500
 """
 
+
 class Lane:
     """Runs one worker over its partitions in one database."""
 
@@ -70,7 +71,9 @@ class Lane:
         if owned is None:
             return
         next_offset = owned.fetched.get(first.topic, owned.offsets.get(first.topic, 0))
-        fresh = [record for record in records if record.offset >= next_offset] if first.offset < next_offset else records
+        fresh = (
+            [record for record in records if record.offset >= next_offset] if first.offset < next_offset else records
+        )
         if not fresh:
             return
         owned.queue.extend(fresh)
@@ -134,7 +137,9 @@ class Lane:
         if not self._queued:
             self._wake.clear()
             if self._applying is not None:
-                await asyncio.wait([self._applying, asyncio.ensure_future(self._woken())], return_when="FIRST_COMPLETED")
+                await asyncio.wait(
+                    [self._applying, asyncio.ensure_future(self._woken())], return_when="FIRST_COMPLETED"
+                )
             else:
                 await self._woken()
             if not self._queued:
@@ -193,18 +198,22 @@ class Lane:
 
     async def _try(self, attempt: Attempt) -> bool:
         """Try once; False asks for another try after a pause."""
-        connection: database.Connection | None = None
+        closed = False
         try:
             async with self.pool.acquire() as connection:
-                async with connection.transaction():
-                    await attempt.run(connection)
+                try:
+                    async with connection.transaction():
+                        await attempt.run(connection)
+                except BaseException:
+                    closed = connection.is_closed()
+                    raise
         except Lost as lost:
             attempt.abort()
             self._drop(lost.partitions)
             return False
         except Exception as error:
             attempt.abort()
-            if isinstance(error, asyncpg.InterfaceError) or database.is_transient(error, connection):
+            if closed or isinstance(error, database.TRANSIENT):
                 metrics.RETRIES.labels(self.worker.name).inc()
                 log.warning("trying the batch again", extra={"worker": self.worker.name, "error": repr(error)})
                 return await self._settle_unclear(attempt)
@@ -291,15 +300,16 @@ class Lane:
         passed: dict[tuple[str, int], int] = {}
         if self.position is None:
             return passed
-        before = {(t.name, o.partition): await self.position(t.name, o.partition) for o in everything for t in self.worker.reads}
+        reads = [topic.name for topic in self.worker.reads]
+        before = {(topic, o.partition): await self.position(topic, o.partition) for o in everything for topic in reads}
         await asyncio.sleep(HOUSEKEEPING_S / 4)
         for owned in everything:
             if owned.queue:
                 continue
-            for topic in self.worker.reads:
-                where = (topic.name, owned.partition)
+            for topic in reads:
+                where = (topic, owned.partition)
                 stands = await self.position(*where)
-                known = max(owned.fetched.get(topic.name, 0), owned.offsets.get(topic.name, 0))
+                known = max(owned.fetched.get(topic, 0), owned.offsets.get(topic, 0))
                 if stands is not None and stands == before[where] and stands > known and not owned.queue:
                     passed[where] = stands
         return passed

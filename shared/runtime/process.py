@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import asyncpg
 from faststream.asgi import AsgiFastStream, AsgiResponse
@@ -37,7 +38,8 @@ async def _serve(worker: Worker, settings: Settings) -> None:
         asgi_routes=[("/livez", _live), ("/readyz", _readiness(runtime)), ("/metrics", make_asgi_app())],
         on_shutdown=[runtime.stop],
     )
-    await app.run(run_extra_options={"host": "127.0.0.1", "port": str(settings.probes_port), "log_level": "warning"})
+    options: dict[str, Any] = {"host": "127.0.0.1", "port": str(settings.probes_port)}
+    await app.run(log_level=logging.WARNING, run_extra_options=options)
 
 
 async def _until_stores_answer(runtime: Runtime) -> None:

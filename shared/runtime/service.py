@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -84,7 +85,9 @@ class Runtime:
     def _subscribe(self) -> Any:
         async def parse(records: Sequence[Record], original: Any = None) -> KafkaMessage:
             self._take_in(records)
-            return KafkaMessage(body=b"", headers={}, message_id="", raw_message=tuple(records), consumer=None)
+            return KafkaMessage(
+                body=b"", headers={}, message_id="", raw_message=tuple(records), consumer=self._subscriber.consumer
+            )
 
         async def decode(message: KafkaMessage, original: Any = None) -> bytes:
             return b""
@@ -253,7 +256,9 @@ class Runtime:
             except (asyncio.CancelledError, Misconfigured):
                 raise
             except Exception as error:
-                log.warning("partitions cannot be taken over yet", extra={"worker": self.worker.name, "error": repr(error)})
+                log.warning(
+                    "partitions cannot be taken over yet", extra={"worker": self.worker.name, "error": repr(error)}
+                )
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
 
@@ -290,7 +295,7 @@ class Runtime:
             clock=row["clock"],
             live=row["live"],
             marks=row["marks"],
-            counts=ownership.Counter(row["counts"]),
+            counts=Counter(row["counts"]),
             seen=Seen(self.worker.name, partition, SEEN_IN_MEMORY // self.settings.partitions),
             relay=relay,
         )
@@ -381,7 +386,7 @@ class Runtime:
             os._exit(70)
 
 
-class _Listener(ConsumerRebalanceListener):
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Exceptions here would be swallowed by aiokafka: they end the process instead."""
 
     def __init__(self, runtime: Runtime) -> None:

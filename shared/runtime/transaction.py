@@ -16,7 +16,7 @@ from shared.runtime import ownership, seen
 from shared.runtime.api import Batch, Worker
 from shared.runtime.ownership import After, Owned
 from shared.runtime.unit import UnitOfWork
-from shared.runtime.wire import ClockMark, Item, Outgoing, Own, Refused, from_ms, pack, pack_headers
+from shared.runtime.wire import ClockMark, Item, Outgoing, Own, Record, Refused, from_ms, pack, pack_headers
 
 TICK_CHUNK = 1_000
 
@@ -69,6 +69,7 @@ class Attempt:
         self.version = max(o.version for o in work.owned) + 1
         self.after: dict[int, After] = {}
         self.moved = 0
+        self._identified: list[tuple[list[Own], Any]] = []
         self._on_commit: Sequence[Callable[[], None]] = ()
         self._outbox: dict[int, tuple[int, list[Outgoing]]] = {}
         self._tally: Counter[str] = Counter()
@@ -137,6 +138,7 @@ class Attempt:
             if owns:
                 ids = [seen.identity(own.signal.source, own.signal.id, own.own_time) for own in owns]
                 hashes = np.fromiter((hash for hash, _ in ids), np.uint64, len(ids))
+                self._identified.append((owns, hashes))
                 hours = np.fromiter((hour for _, hour in ids), np.int64, len(ids))
                 asked.append((o.seen, hashes, hours))
         fresh: list[Own] = []
@@ -158,10 +160,9 @@ class Attempt:
         refused = [item for item in self.work.items if type(item) is Refused]
         if unit.rejected:
             for own in fresh:
-                record = own.record
-                why = unit.rejected.get((record.topic, record.partition, record.offset))
+                why = unit.rejected.get(_place(own.record))
                 if why is not None:
-                    refused.append(Refused(record, *why))
+                    refused.append(Refused(own.record, *why))
         return refused
 
     def _count(
@@ -179,11 +180,11 @@ class Attempt:
         if self.worker.counts_applied:
             for own in fresh:
                 unit.count(own.record.partition, "applied")
-            for partition, counts in unit.counts.items():
+            for counts in unit.counts.values():
                 not_applied = sum(n for outcome, n in counts.items() if outcome.startswith("ignored:"))
                 counts["applied"] -= not_applied
             for refusal in refused:
-                if (refusal.record.topic, refusal.record.partition, refusal.record.offset) in unit.rejected:
+                if _place(refusal.record) in unit.rejected:
                     unit.count(refusal.record.partition, "applied", -1)
         for partition, counts in unit.counts.items():
             self._tally.update(counts)
@@ -201,7 +202,8 @@ class Attempt:
             again = {f"{service}:{r.record.topic}:{r.record.partition}:{r.record.offset}" for r in refused}
             await db.execute(APPLIED, [name for name in self.work.redriven if name not in again])
         if self.worker.dedupe and self.work.items:
-            await seen.save_all(db, [o.seen for o in self.work.owned], self.version)
+            self._withdraw(unit)
+            await seen.save_all(db, [o.seen for o in self.work.owned])
         if unit.outbox:
             rows = []
             for partition, records in sorted(unit.outbox.items()):
@@ -214,6 +216,15 @@ class Attempt:
         if published:
             await db.execute(FORGET_PUBLISHED, service, *map(list, zip(*published, strict=True)))
         await ownership.save(db, service, self.version, after)
+
+    def _withdraw(self, unit: UnitOfWork) -> None:
+        """What the handler rejected was not applied: once redriven it must not pass for a repeat."""
+        if not unit.rejected:
+            return
+        seen_of = {o.partition: o.seen for o in self.work.owned}
+        for owns, hashes in self._identified:
+            rejected = [place for place, own in enumerate(owns) if _place(own.record) in unit.rejected]
+            seen_of[owns[0].record.partition].withdraw(hashes[rejected])
 
     def finish(self) -> None:
         """The transaction committed."""
@@ -268,6 +279,10 @@ def _columns(refused: Sequence[Refused]) -> list[list[Any]]:
         for refusal in refused
     ]
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return record.topic, record.partition, record.offset
 
 
 def _time(milliseconds: int) -> datetime:

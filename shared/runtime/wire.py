@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from aiokafka import ConsumerRecord
@@ -18,7 +18,7 @@ from shared.events.inputs import ClockSet
 from shared.runtime.api import Signal
 
 Headers = list[tuple[str, bytes]]
-Record = ConsumerRecord[bytes, bytes]
+Record: TypeAlias = "ConsumerRecord[Any, Any]"
 ROUTER_PARTITION = "ce_routerpartition"
 _CLOCK = ClockSet.wire_type().encode()
 
@@ -96,13 +96,14 @@ def from_ms(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-@lru_cache(maxsize=65_536)
 def moment_of(text: str) -> datetime:
     """Parse an RFC 3339 time; one without an offset is taken as UTC.
 
     Raises ValueError.
     """
     moment = datetime.fromisoformat(text)
+    if moment.tzinfo is UTC:
+        return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
