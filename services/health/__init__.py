@@ -1,0 +1,1 @@
+"""How each customer is doing: exact usage, a score with its reasons, and alerts as episodes."""

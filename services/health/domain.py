@@ -1,0 +1,245 @@
+"""The rule: facts, what was decided before, and the time give a decision.
+
+A figure (the score) is a function of the facts and T alone. A decision (a change told, an alert) also
+depends on what was told before: that is `Memory`, and nothing else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import xxhash
+
+from services.health import alerts, facts, scoring, wording
+from services.health.alerts import Finding, Situation
+from services.health.facts import Facts, Picture
+from services.health.scoring import Score
+from services.health.settings import Model, Rules
+from services.health.usage import Usage, micros, midnight, moment
+from shared.ids import derived_id
+
+SPREAD_S = 900
+"""Accounts of one time zone are due in the first quarter of an hour of their day, not all at midnight."""
+NEWS_FOR = timedelta(hours=24)
+"""What is older at its receipt wakes nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that the business set, with the digest that goes on what it produced."""
+
+    model: Model
+    rules: Rules
+    digest: str
+
+    @property
+    def history(self) -> timedelta:
+        """How far back use has to be known: the longest window, and the margin of a time zone."""
+        return timedelta(days=max(self.model.history_days, self.rules.history_days) + 2)
+
+    @property
+    def horizon(self) -> timedelta:
+        """After so long without a fact nothing changes with time alone."""
+        return timedelta(days=max(self.model.horizon_days, self.rules.horizon_days) + 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """An alert from its opening to its end, as it was told."""
+
+    alert_id: str
+    rule: str
+    cause: str
+    kind: str
+    severity: str
+    title: str
+    why: str
+    next_step: str | None
+    evidence: Mapping[str, Any]
+    opened_at: datetime
+    baseline: bool
+    people: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was told of an account: the last score and state, the scores shown lately, the open alerts."""
+
+    score: Score | None = None
+    state: Mapping[str, Any] | None = None
+    shown: tuple[tuple[date, int], ...] = ()
+    open: tuple[Episode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A score worth telling: the whole points or the band differ from what was told last."""
+
+    previous: Score | None
+    current: Score
+    shares: Mapping[str, float]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an assessment came to; `due_at` is when time alone may change it."""
+
+    memory: Memory
+    change: Change | None
+    state: Mapping[str, Any] | None
+    opened: tuple[Episode, ...]
+    resolved: tuple[Episode, ...]
+    due_at: datetime | None
+    timezone: str
+    last_active_day: date | None
+
+
+def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause: str, baseline: bool) -> Decision:
+    """Decide what is worth telling of an account at T, after what was told before."""
+    now = facts.picture(known, at)
+    score = scoring.score_of(known, now, policy.model)
+    change = _change(memory.score, score, policy.model)
+    situation = Situation(
+        now=now,
+        score=score,
+        shown=memory.shown,
+        had_score=memory.score is not None and memory.score.score is not None,
+        model=policy.model,
+        language=policy.model.language,
+    )
+    opened, resolved, still = _episodes(situation, memory, policy, cause=cause, baseline=baseline)
+    state = _state(now, score)
+    after = Memory(
+        score=score if change else memory.score,
+        state=state,
+        shown=_shown(memory.shown, now.today, score, policy),
+        open=(*still, *opened),
+    )
+    told = state if state != memory.state else None
+    return Decision(
+        memory=after,
+        change=change,
+        state=told,
+        opened=opened,
+        resolved=resolved,
+        due_at=due_at(known, now, policy),
+        timezone=now.zone.key,
+        last_active_day=None if now.usage.last_at is None else now.day_of(now.usage.last_at),
+    )
+
+
+def _change(before: Score | None, after: Score, model: Model) -> Change | None:
+    if before is not None and (before.score, before.band) == (after.score, after.band):
+        return None
+    shares: Mapping[str, float] = {}
+    if before is not None and before.exact is not None and after.exact is not None:
+        shares = scoring.shares_of_change(before.parts, after.parts)
+    return Change(before, after, shares, wording.why_changed(before, after, shares, model, model.language))
+
+
+def _episodes(
+    at: Situation, memory: Memory, policy: Policy, *, cause: str, baseline: bool
+) -> tuple[tuple[Episode, ...], tuple[Episode, ...], tuple[Episode, ...]]:
+    """Opened, resolved and still open."""
+    holding: dict[tuple[str, str], Finding] = {}
+    for name, rule in policy.rules.rules.items():
+        if rule.enabled:
+            holding.update({(name, found.cause): found for found in alerts.findings(name, rule, at)})
+    running = {(episode.rule, episode.cause) for episode in memory.open}
+    resolved = tuple(episode for episode in memory.open if (episode.rule, episode.cause) not in holding)
+    still = tuple(episode for episode in memory.open if (episode.rule, episode.cause) in holding)
+    opened = tuple(
+        _open(found, at, policy, cause, baseline)
+        for key, found in holding.items()
+        if found.enters and key not in running
+    )
+    return opened, resolved, still
+
+
+def _open(found: Finding, at: Situation, policy: Policy, cause: str, baseline: bool) -> Episode:
+    rule = policy.rules.rules[found.rule]
+    return Episode(
+        alert_id=derived_id("health", at.now.account_id, found.rule, found.cause, cause),
+        rule=found.rule,
+        cause=found.cause,
+        kind=rule.kind,
+        severity=found.severity or rule.severity,
+        title=found.title,
+        why=found.why,
+        next_step=rule.next_step.to(at.language) if rule.next_step else None,
+        evidence=found.evidence,
+        opened_at=at.now.at,
+        baseline=baseline,
+        people=found.people,
+    )
+
+
+def _shown(
+    shown: tuple[tuple[date, int], ...], today: date, score: Score, policy: Policy
+) -> tuple[tuple[date, int], ...]:
+    """The highest score shown on each day that a rule may look back to."""
+    since = today - timedelta(days=policy.rules.memory_days)
+    days = {day: value for day, value in shown if day >= since}
+    if score.score is not None:
+        days[today] = max(score.score, days.get(today, 0))
+    return tuple(sorted(days.items()))
+
+
+def _state(now: Picture, score: Score) -> dict[str, Any]:
+    profile = now.profile
+    return {
+        "name": profile.name,
+        "score": score.score,
+        "band": score.band,
+        "segment": profile.segment,
+        "stage": profile.stage,
+        "owner": profile.owner,
+        "arr": None if profile.arr is None else format(profile.arr, "f"),
+        "notice_on": None if profile.notice_on is None else profile.notice_on.isoformat(),
+    }
+
+
+def due_at(known: Facts, now: Picture, policy: Policy) -> datetime | None:
+    """When time alone may change something: a fact's own time is still to come, or the local day ends."""
+    coming = _next_fact(known, now.at)
+    if now.latest_at is None or moment(now.latest_at) + policy.horizon < now.at:
+        return coming
+    night = moment(midnight(now.zone, now.today + timedelta(days=1))) + spread(known.account_id)
+    return night if coming is None else min(night, coming)
+
+
+def _next_fact(known: Facts, at: datetime) -> datetime | None:
+    now = micros(at)
+    times = [mark.at for marks in known.things.values() for mark in marks if mark.at > now]
+    for events in known.usage:
+        later = events["at"][events["at"] > now]
+        if later.size:
+            times.append(int(later.min()))
+    return moment(min(times)) if times else None
+
+
+def spread(account_id: str) -> timedelta:
+    return timedelta(seconds=xxhash.xxh3_64_intdigest(account_id.encode()) % SPREAD_S)
+
+
+def triples(known: Facts, at: datetime, zone: ZoneInfo) -> set[tuple[date, int, int]]:
+    """The (local day, user, feature) of all use up to T: a score sees nothing finer."""
+    events = Usage.until(known.usage, at).events
+    return {
+        (moment(when).astimezone(zone).date(), user, feature)
+        for when, user, feature in zip(
+            events["at"].tolist(), events["user"].tolist(), events["feature"].tolist(), strict=True
+        )
+    }
+
+
+def before_life(known: Facts, assessed_at: datetime, at: datetime) -> Facts:
+    """What had been assessed, or is too old to be news: the rest came live, before the clock did."""
+    seen = max(micros(assessed_at), micros(at - NEWS_FOR))
+    things = {key: past for key, marks in known.things.items() if (past := tuple(m for m in marks if m.at <= seen))}
+    return Facts(known.account_id, things, tuple(events[events["at"] <= seen] for events in known.usage))

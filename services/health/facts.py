@@ -1,0 +1,405 @@
+"""What is known of an account: marks that events left, folded into a picture of any moment.
+
+A mark keeps its event's own time and id; marks of one thing (a ticket, an answer, an invoice) are a set,
+read in the order of (time, id). So order, batches and repeats of arrival never matter, and the picture
+of any T is the fold of the marks up to T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+from services.health.usage import UTC_ZONE, Events, Usage, micros, moment
+
+QUOTE = 280
+Key = tuple[str, str]
+"""What a mark is about: kind and the kind's own id."""
+_ZONES = frozenset(available_timezones())
+
+
+class Mark(NamedTuple):
+    """What one event says of one thing."""
+
+    at: int
+    id: str
+    verb: str
+    data: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A mark to keep."""
+
+    key: Key
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The event says something that cannot be."""
+
+    reason: str
+    error: str = ""
+
+
+SCALES = {"nps": (0.0, 10.0), "csat": (1.0, 5.0), "ces": (1.0, 7.0)}
+PROFILE_FIELDS = ("name", "parent_id", "plan", "stage", "timezone", "seats", "arr", "currency", "language")
+
+
+def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt | Ignore | Reject:
+    """What an event other than use of the product leaves behind."""
+    at, day = micros(occurred_at), f"{occurred_at.astimezone(UTC):%Y-%m-%d}"
+
+    def mark(kind: str, key: str | None, verb: str, **said: Any) -> Learnt:
+        return Learnt((kind, key or ""), Mark(at, event_id, verb, {k: v for k, v in said.items() if v is not None}))
+
+    match type_:
+        case "account.updated":
+            return _profile(data, mark)
+        case "ticket.opened" | "ticket.updated" | "ticket.commented" | "ticket.solved":
+            verb = type_.removeprefix("ticket.")
+            status, author = getattr(data, "status", None), getattr(data, "author", None)
+            subject = data.subject[:QUOTE] if data.subject else None
+            return mark("ticket", data.ticket_id, verb, severity=data.severity, status=status, author=author,
+                        subject=subject)  # fmt: skip
+        case "survey.answered":
+            low, high = scale_of(data.kind, data.scale)
+            if not low < high:
+                return Reject(f"scale {data.scale} has no room: write it as low-high, such as 1-5")
+            if not low <= data.score <= high:
+                return Reject(f"score {data.score:g} is outside the scale {low:g}-{high:g}")
+            quote = data.comment[:QUOTE] if data.comment else None
+            return mark("answer", data.answer_id or event_id, "answered", survey=data.kind, score=data.score,
+                        scale=data.scale, person=data.user_id, quote=quote)  # fmt: skip
+        case "survey.corrected":
+            return mark("answer", data.answer_id, "corrected", score=data.score)
+        case "survey.retracted":
+            return mark("answer", data.answer_id, "retracted")
+        case "invoice.failed" | "invoice.paid":
+            amount = None if data.amount is None else str(data.amount)
+            return mark("invoice", data.invoice_id, type_.removeprefix("invoice."), amount=amount,
+                        currency=data.currency)  # fmt: skip
+        case "contact.changed":
+            return mark("contact", data.contact_id, "changed", role=data.role, status=data.status)
+        case "csm.changed":
+            return mark("owner", data.role, "changed", person=data.person_id)
+        case "contract.changed":
+            arr = None if data.arr is None else str(data.arr)
+            notice = None if data.notice_on is None else data.notice_on.isoformat()
+            ends = None if data.ends_on is None else data.ends_on.isoformat()
+            return mark("contract", data.contract_id, "changed", arr=arr, notice_on=notice, ends_on=ends)
+        case "subscription.changed":
+            return mark("subscription", data.subscription_id, "changed", mrr=str(data.mrr))
+        case "touchpoint.logged":
+            return mark("touch", day, "touched") if data.two_way else Ignore("a contact in one direction")
+        case "meeting.held" | "call.held":
+            return mark("touch", day, "touched")
+        case "message.received":
+            return Ignore("a bulk message") if data.bulk else mark("touch", day, "touched")
+        case _:
+            return Ignore("of no consequence for health")
+
+
+def _profile(data: Any, mark: Any) -> Learnt | Reject:
+    said = {name: getattr(data, name) for name in PROFILE_FIELDS if name in data.model_fields_set}
+    if isinstance(said.get("arr"), Decimal):
+        said["arr"] = format(said["arr"], "f")
+    zone = said.get("timezone")
+    if zone is not None and zone not in _ZONES:
+        return Reject(f"timezone {zone!r} is not an IANA name; try Europe/Paris")
+    segment = data.traits.get("segment")
+    if isinstance(segment, str):
+        said["segment"] = segment
+    learnt: Learnt = mark("profile", "", "updated")
+    return Learnt(learnt.key, learnt.mark._replace(data=said))
+
+
+def scale_of(survey: str, scale: str | None) -> tuple[float, float]:
+    if scale is None:
+        return SCALES[survey]
+    low, _, high = scale.partition("-")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    id: str
+    severity: str
+    opened_at: int
+    solved_at: int | None
+    reopened_at: tuple[int, ...]
+    last_at: int
+    subject: str | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.solved_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as it reads now; `score` on 0 to 10 (NPS), 0 to 100 (CSAT) or 1 to 7 (CES)."""
+
+    id: str
+    survey: str
+    person: str
+    score: float
+    at: int
+    quote: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    id: str
+    failed_at: int | None
+    paid_at: int | None
+    amount: str | None
+    currency: str | None
+
+    @property
+    def is_unpaid(self) -> bool:
+        return self.failed_at is not None and (self.paid_at is None or self.paid_at < self.failed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    id: str
+    role: str
+    left_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str | None = None
+    segment: str | None = None
+    stage: str | None = None
+    plan: str | None = None
+    parent_id: str | None = None
+    owner: str | None = None
+    arr: Decimal | None = None
+    notice_on: date | None = None
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All marks and events of use of one account, whenever they arrived."""
+
+    account_id: str
+    things: Mapping[Key, tuple[Mark, ...]]
+    usage: tuple[Events, ...] = ()
+
+    def with_mark(self, learnt: Learnt) -> Facts:
+        marks = self.things.get(learnt.key, ())
+        if any(known.id == learnt.mark.id and known.verb == learnt.mark.verb for known in marks):
+            return self
+        return Facts(self.account_id, {**self.things, learnt.key: (*marks, learnt.mark)}, self.usage)
+
+    def with_usage(self, events: Events) -> Facts:
+        return Facts(self.account_id, self.things, (*self.usage, events))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An account at one moment."""
+
+    account_id: str
+    at: datetime
+    zone: ZoneInfo
+    today: date
+    profile: Profile
+    usage: Usage
+    tickets: tuple[Ticket, ...]
+    answers: tuple[Answer, ...]
+    invoices: tuple[Invoice, ...]
+    contacts: tuple[Contact, ...]
+    last_touch_at: int | None
+    latest_at: int | None
+    """The newest fact, whatever its kind."""
+
+    def age_days(self, us: int) -> int:
+        """Whole local days from a moment to today."""
+        return (self.today - self.day_of(us)).days
+
+    def day_of(self, us: int) -> date:
+        return moment(us).astimezone(self.zone).date()
+
+    def latest_answers(self, survey: str) -> list[Answer]:
+        """The newest answer of each person."""
+        newest: dict[str, Answer] = {}
+        for answer in sorted((a for a in self.answers if a.survey == survey), key=lambda a: (a.at, a.id)):
+            newest[answer.person] = answer
+        return list(newest.values())
+
+
+def picture(facts: Facts, at: datetime) -> Picture:
+    """The account as it was at T, by everything that is known by now."""
+    until = micros(at)
+    seen: dict[str, list[tuple[str, list[Mark]]]] = {}
+    latest = -1
+    for (kind, key), marks in facts.things.items():
+        past = sorted((mark for mark in marks if mark.at <= until), key=lambda mark: (mark.at, mark.id))
+        if past:
+            seen.setdefault(kind, []).append((key, past))
+            latest = max(latest, past[-1].at)
+    usage = Usage.until(facts.usage, at)
+    latest = max(latest, usage.last_at or -1)
+    profile = _fold_profile(seen)
+    zone = UTC_ZONE if profile.timezone == "UTC" else ZoneInfo(profile.timezone)
+    return Picture(
+        account_id=facts.account_id,
+        at=at,
+        zone=zone,
+        today=at.astimezone(zone).date(),
+        profile=profile,
+        usage=usage,
+        tickets=tuple(_fold_ticket(key, marks) for key, marks in sorted(seen.get("ticket", ()))),
+        answers=tuple(_fold_answers(sorted(seen.get("answer", ())))),
+        invoices=tuple(_fold_invoice(key, marks) for key, marks in sorted(seen.get("invoice", ()))),
+        contacts=tuple(_fold_contact(key, marks) for key, marks in sorted(seen.get("contact", ()))),
+        last_touch_at=max((marks[-1].at for _, marks in seen.get("touch", ())), default=None),
+        latest_at=latest if latest >= 0 else None,
+    )
+
+
+def _latest(marks: Iterable[Mark], name: str) -> Any:
+    """The newest value said; an explicit null clears it."""
+    value = None
+    for mark in marks:
+        if name in mark.data:
+            value = mark.data[name]
+    return value
+
+
+def _fold_profile(seen: Mapping[str, list[tuple[str, list[Mark]]]]) -> Profile:
+    said: dict[str, Any] = {}
+    for _, marks in seen.get("profile", ()):
+        for mark in marks:
+            said.update(mark.data)
+    contracts = [marks for _, marks in seen.get("contract", ())]
+    subscriptions = [marks for _, marks in seen.get("subscription", ())]
+    owner = next((_latest(marks[-1:], "person") for role, marks in seen.get("owner", ()) if role == "csm"), None)
+    notices = [day for marks in contracts if (day := _latest(marks, "notice_on"))]
+    return Profile(
+        name=said.get("name"),
+        segment=said.get("segment"),
+        stage=said.get("stage"),
+        plan=said.get("plan"),
+        parent_id=said.get("parent_id"),
+        owner=owner,
+        arr=_arr(said.get("arr"), contracts, subscriptions),
+        notice_on=date.fromisoformat(min(notices)) if notices else None,
+        timezone=said.get("timezone") or "UTC",
+    )
+
+
+def _arr(crm: Any, contracts: list[list[Mark]], subscriptions: list[list[Mark]]) -> Decimal | None:
+    """The CRM's word first, else the contracts', else twelve times the subscriptions' MRR."""
+    if crm is not None:
+        return Decimal(crm)
+    amounts = [Decimal(amount) for marks in contracts if (amount := _latest(marks, "arr")) is not None]
+    if amounts:
+        return sum(amounts, Decimal(0))
+    monthly = [Decimal(marks[-1].data["mrr"]) for marks in subscriptions]
+    return 12 * sum(monthly, Decimal(0)) if monthly else None
+
+
+def _fold_ticket(key: str, marks: list[Mark]) -> Ticket:
+    solved_at: int | None = None
+    reopened: list[int] = []
+    for mark in marks:
+        status = mark.data.get("status")
+        if mark.verb == "solved" or status in ("solved", "closed"):
+            solved_at = mark.at if solved_at is None else solved_at
+        elif solved_at is not None and (mark.verb == "opened" or status in ("open", "pending")):
+            reopened.append(mark.at)
+            solved_at = None
+    opened = next((mark.at for mark in marks if mark.verb == "opened"), marks[0].at)
+    return Ticket(
+        id=key,
+        severity=_latest(marks, "severity") or "p3",
+        opened_at=min(opened, marks[0].at),
+        solved_at=solved_at,
+        reopened_at=tuple(reopened),
+        last_at=marks[-1].at,
+        subject=_latest(marks, "subject"),
+    )
+
+
+def _fold_answers(seen: list[tuple[str, list[Mark]]]) -> Iterator[Answer]:
+    for key, marks in seen:
+        given = next((mark for mark in reversed(marks) if mark.verb == "answered"), None)
+        if given is None or any(mark.verb == "retracted" for mark in marks):
+            continue
+        survey, scale = given.data["survey"], given.data.get("scale")
+        low, high = scale_of(survey, scale)
+        score = given.data["score"]
+        for mark in marks:
+            said = mark.data.get("score")
+            if mark.verb == "corrected" and mark.at >= given.at and said is not None and low <= said <= high:
+                score = said
+        yield Answer(
+            id=key,
+            survey=survey,
+            person=given.data.get("person") or key,
+            score=_on_common_scale(survey, score, scale),
+            at=given.at,
+            quote=given.data.get("quote"),
+        )
+
+
+def _on_common_scale(survey: str, score: float, scale: str | None) -> float:
+    low, high = scale_of(survey, scale)
+    share = (score - low) / (high - low)
+    if survey == "nps":
+        return share * 10
+    return share * 100 if survey == "csat" else 1 + share * 6
+
+
+def _fold_invoice(key: str, marks: list[Mark]) -> Invoice:
+    return Invoice(
+        id=key,
+        failed_at=max((mark.at for mark in marks if mark.verb == "failed"), default=None),
+        paid_at=max((mark.at for mark in marks if mark.verb == "paid"), default=None),
+        amount=_latest(marks, "amount"),
+        currency=_latest(marks, "currency"),
+    )
+
+
+def _fold_contact(key: str, marks: list[Mark]) -> Contact:
+    left_at = None
+    for mark in marks:
+        status = mark.data.get("status")
+        if status == "left":
+            left_at = mark.at if left_at is None else left_at
+        elif status == "active":
+            left_at = None
+    return Contact(key, _latest(marks, "role") or "other", left_at)
+
+
+def relevant_until(known: Facts, horizon: timedelta) -> dict[Key, datetime]:
+    """When things stop mattering to any score or alert from here on; those that cannot be told are left out."""
+    found: dict[Key, datetime] = {}
+    touched = max((mark.at for key, marks in known.things.items() if key[0] == "touch" for mark in marks), default=0)
+    for key, marks in known.things.items():
+        newest = max(mark.at for mark in marks)
+        if key[0] == "touch":  # only the latest is ever looked at
+            found[key] = moment(newest) + horizon if newest == touched else moment(touched)
+        elif key[0] == "answer" or (key[0] in ("invoice", "ticket") and _is_done(key, marks)):
+            found[key] = moment(newest) + horizon
+    return found
+
+
+def _is_done(key: Key, marks: Iterable[Mark]) -> bool:
+    past = sorted(marks, key=lambda mark: (mark.at, mark.id))
+    return not (_fold_invoice(key[1], past).is_unpaid if key[0] == "invoice" else _fold_ticket(key[1], past).is_open)

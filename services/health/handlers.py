@@ -1,0 +1,437 @@
+"""Load → decide → save → emit, for a batch of signals and for the passing of time.
+
+Use of the product on the running day changes nothing in a score but the first of the day, so most batches
+end with appended use and no scoring. An account is walked signal by signal only when one of its signals
+can change something; so no decision depends on where batches end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from services.health import domain, facts, store, telling, usage
+from services.health.domain import Decision, Memory, Policy
+from services.health.facts import Facts, Ignore, Key, Learnt, Reject
+from services.health.store import Account
+from services.health.usage import EVENT, UTC_ZONE, Events, micros
+from shared.runtime.api import Batch, Signal
+from shared.runtime.unit import UnitOfWork
+
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+"""Due as soon as there is a clock."""
+MOST_CACHED = 1_000_000
+COMPACT_DAYS = 8
+
+
+@dataclass(slots=True)
+class Use:
+    """The batch's events of use as columns, and what is new in names."""
+
+    accounts: dict[str, int] = field(default_factory=dict)
+    partitions: list[int] = field(default_factory=list)
+    account: list[int] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    user: list[int] = field(default_factory=list)
+    feature: list[int] = field(default_factory=list)
+    action: list[int] = field(default_factory=list)
+    quiet: list[bool] = field(default_factory=list)
+    words: set[tuple[str, int, str]] = field(default_factory=set)
+    users: set[tuple[str, int, int, str]] = field(default_factory=set)
+
+    def events(self) -> Events:
+        events: Events = np.empty(len(self.at), EVENT)
+        events["at"], events["user"] = self.at, np.array(self.user, np.uint64)
+        events["feature"], events["action"] = np.array(self.feature, np.uint64), np.array(self.action, np.uint64)
+        return events
+
+
+@dataclass(slots=True)
+class Walk:
+    """One account while its signals are gone through in order."""
+
+    row: Account
+    known: Facts
+    memory: Memory
+    loaded: Account | None
+    unsettled: set[Key]
+    decided: list[tuple[Decision, telling.Cause]] = field(default_factory=list)
+    triples: set[tuple[date, int, int]] | None = None
+
+
+class Names:
+    """Names already in the database, so that they are not written again; bounded, never wrong.
+
+    A name enters only when the database said that an earlier transaction had written it.
+    """
+
+    def __init__(self) -> None:
+        self.words: set[int] = set()
+        self.users: set[tuple[str, int]] = set()
+        self.features: dict[str, int] = {}
+        self.actions: dict[tuple[str, str | None], int] = {}
+
+    def feature(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        known = self.features.get(name)
+        if known is None:
+            known = usage.hash_of(name)
+            _bounded(self.features)[name] = known
+        return known
+
+    def action(self, event: str, product: str | None) -> int:
+        known = self.actions.get((event, product))
+        if known is None:
+            known = usage.action_of(event, product)
+            _bounded(self.actions)[event, product] = known
+        return known
+
+
+def _bounded(cache: Any) -> Any:
+    if len(cache) >= MOST_CACHED:
+        cache.clear()
+    return cache
+
+
+class Handlers:
+    """Health's handlers under one policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.names = Names()
+
+    async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
+        """Apply a batch: learn all of it, assess the accounts in which something can have changed."""
+        use, others = self._columns(batch, unit)
+        learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
+        rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
+        events = use.events()
+        walked = self._used_news(use, events, rows, unit) | _other_news(others, learnt, rows, unit)
+        walks = await self._load(walked, rows, batch, learnt, unit) if walked else {}
+        for signal in batch if walks else ():
+            if (walk := walks.get(signal.account_id)) and signal.type != "request.made":
+                self._step(walk, signal, learnt.get(id(signal)), unit)
+        for signal in others:
+            self._settle(signal, learnt.get(id(signal)), walks, rows, unit)
+        await self._save_use(use, events, unit)
+        marks = [
+            (signal.account_id, signal.partition, said)
+            for signal in others
+            if isinstance(said := learnt.get(id(signal)), Learnt)
+        ]
+        if marks:
+            await store.save_marks(unit.db, marks)
+        waiting = _waiting(use, others, learnt, rows, walks, unit)
+        await self._tell(list(walks.values()), waiting, unit)
+
+    async def on_tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
+        """Assess accounts whose time has come."""
+        due = await store.list_due(unit.db, clocks, limit)
+        if not due:
+            return 0
+        rows = {row.account_id: row for row in due}
+        first, last = min(clocks[row.partition] for row in due), max(clocks[row.partition] for row in due)
+        walks = await self._load_rows(list(rows.values()), first, (), unit)
+        for walk in walks.values():
+            at = clocks[walk.row.partition]
+            live, cause = unit.is_live(walk.row.partition), f"{walk.row.account_id}:{at.isoformat()}"
+            if self._behind(walk.row, live=live):
+                self._catch_up(walk, at, cause, unit)
+            else:
+                self._assess(walk, telling.Cause(cause, at, (), at, baseline=not live), unit)
+        await self._tell(list(walks.values()), [], unit)
+        day = timedelta(days=1)
+        await store.compact_usage(unit.db, list(rows), last.date() - COMPACT_DAYS * day, first.date() - day)
+        return len(due)
+
+    def _columns(self, batch: Batch, unit: UnitOfWork) -> tuple[Use, list[Signal]]:
+        """Use of the product as columns, and the signals that are something else."""
+        use, names, others = Use(), self.names, []
+        accounts, known_users, known_words = use.accounts, names.users, names.words
+        for signal in batch:
+            if signal.type != "usage.tracked":
+                others.append(signal)
+                continue
+            data, account_id = signal.data, signal.account_id
+            index = accounts.get(account_id)
+            if index is None:
+                index = accounts[account_id] = len(accounts)
+                use.partitions.append(signal.partition)
+            user = usage.hash_of(data.user_id)
+            feature, action = names.feature(data.feature), names.action(data.event, data.product)
+            use.account.append(index)
+            use.at.append(micros(signal.occurred_at))
+            use.user.append(user)
+            use.feature.append(feature)
+            use.action.append(action)
+            use.quiet.append(unit.quiet(signal))
+            if user and (account_id, user) not in known_users:
+                use.users.add((account_id, user, signal.partition, data.user_id))
+            if feature and feature not in known_words:
+                use.words.add(("feature", feature, data.feature))
+            if action not in known_words:
+                use.words.add(("action", action, f"{data.event}\x1f{data.product or ''}"))
+        return use, others
+
+    def _used_news(self, use: Use, events: Events, rows: Mapping[str, Account], unit: UnitOfWork) -> set[str]:
+        """Accounts in which use may change what was told: the first of a day, on a past day, or to come."""
+        if not use.accounts:
+            return set()
+        start, end, active = [], [], []
+        for account_id, partition in zip(use.accounts, use.partitions, strict=True):
+            clock, row = unit.clock(partition), rows.get(account_id)
+            if clock is None:  # nothing is told before there is a clock
+                start.append(-(1 << 62))
+                end.append(1 << 62)
+                active.append(True)
+                continue
+            zone = _zone(row) if row else UTC_ZONE
+            today = clock.astimezone(zone).date()
+            start.append(usage.midnight(zone, today))
+            end.append(usage.midnight(zone, today + timedelta(days=1)))
+            active.append(row is not None and row.last_active_day is not None and row.last_active_day >= today)
+        index = np.array(use.account)
+        matters = events["at"] < np.array(start)[index]
+        matters |= (events["at"] >= np.array(end)[index]) | ~np.array(active)[index]
+        matters &= ~np.array(use.quiet)
+        names = list(use.accounts)
+        return {names[k] for k in np.unique(index[matters]).tolist()}
+
+    async def _load(
+        self,
+        walked: Collection[str],
+        rows: Mapping[str, Account],
+        batch: Batch,
+        learnt: Mapping[int, Learnt | Ignore | Reject],
+        unit: UnitOfWork,
+    ) -> dict[str, Walk]:
+        partitions = {signal.account_id: signal.partition for signal in batch}
+        standing = [rows.get(name) or Account(name, partitions[name]) for name in sorted(walked)]
+        clocks = [clock for row in standing if (clock := unit.clock(row.partition))]
+        keys = {said.key[1] for said in learnt.values() if isinstance(said, Learnt)}
+        return await self._load_rows(standing, min(clocks), keys, unit)
+
+    async def _load_rows(
+        self, rows: Sequence[Account], at: datetime, keys: Collection[str], unit: UnitOfWork
+    ) -> dict[str, Walk]:
+        ids = [row.account_id for row in rows]
+        memories = await store.load_memories(unit.db, ids)
+        since = (at - self.policy.history).date()
+        known, unsettled = await store.load_facts(unit.db, ids, at=at, since=since, keys=keys)
+        return {
+            (name := row.account_id): Walk(
+                row, known[name], memories.get(name, Memory()), row, unsettled.get(name, set())
+            )
+            for row in rows
+        }
+
+    def _step(self, walk: Walk, signal: Signal, said: Learnt | Ignore | Reject | None, unit: UnitOfWork) -> None:
+        """Learn one signal and decide what it changes."""
+        clock = unit.clock(signal.partition)
+        assert clock is not None, "accounts are walked only when there is a clock"
+        if signal.type == "usage.tracked":
+            event = self._event(signal)
+            after, matters = walk.known.with_usage(event), self._matters(walk, signal, event, clock)
+        elif isinstance(said, Learnt):
+            after, matters, walk.triples = walk.known.with_mark(said), True, None
+            walk.unsettled.add(said.key)
+        else:
+            return
+        if unit.quiet(signal):
+            walk.known, walk.triples = after, None
+            walk.row = replace(walk.row, pending=True, next_due_at=AT_ONCE)
+        elif signal.occurred_at > clock:
+            walk.known = after
+            due = walk.row.next_due_at
+            walk.row = replace(walk.row, next_due_at=min(signal.occurred_at, due) if due else signal.occurred_at)
+        elif matters:
+            live = unit.is_live(signal.partition)
+            if self._behind(walk.row, live=live):
+                self._catch_up(walk, clock, f"{signal.id}:before", unit)
+            walk.known = after
+            self._assess(walk, telling.Cause(signal.id, signal.occurred_at, (signal.id,), clock, not live), unit)
+        else:
+            walk.known = after
+
+    def _event(self, signal: Signal) -> Events:
+        data = signal.data
+        row = (micros(signal.occurred_at), usage.hash_of(data.user_id), self.names.feature(data.feature),
+               self.names.action(data.event, data.product))  # fmt: skip
+        event: Events = np.array([row], EVENT)
+        return event
+
+    def _matters(self, walk: Walk, signal: Signal, event: Events, clock: datetime) -> bool:
+        """Whether the (day, user, feature) of an event of use is new; a score sees nothing finer."""
+        zone = _zone(walk.row)
+        day = signal.occurred_at.astimezone(zone).date()
+        if walk.row.last_active_day == day == clock.astimezone(zone).date():
+            return False  # not the first use of the running day
+        if walk.triples is None:
+            walk.triples = domain.triples(walk.known, clock, zone)
+        triple = (day, int(event["user"][0]), int(event["feature"][0]))
+        new = triple not in walk.triples
+        walk.triples.add(triple)
+        return new
+
+    def _behind(self, row: Account, *, live: bool) -> bool:
+        """Whether something is to be caught up with that must wake nobody: a run, a jump of the clock to
+        now, or a new configuration."""
+        if row.pending:
+            return True
+        if row.assessed_at is None:
+            return False
+        return (live and not row.assessed_live) or row.config_hash != self.policy.digest
+
+    def _catch_up(self, walk: Walk, at: datetime, cause: str, unit: UnitOfWork) -> None:
+        """Assess what must wake nobody as a baseline; what came live meanwhile then counts as news."""
+        live, row, known = unit.is_live(walk.row.partition), walk.row, walk.known
+        if live and not row.pending and row.assessed_at is not None:
+            walk.known = domain.before_life(known, row.assessed_at, at)
+        self._assess(walk, telling.Cause(cause, at, (), at, baseline=True), unit)
+        if walk.known is not known:
+            walk.known = known
+            self._assess(walk, telling.Cause(f"{cause}:live", at, (), at, baseline=False), unit)
+
+    def _assess(self, walk: Walk, cause: telling.Cause, unit: UnitOfWork) -> None:
+        decision = domain.assess(
+            walk.known, walk.memory, cause.clock, self.policy, cause=cause.id, baseline=cause.baseline
+        )
+        walk.decided.append((decision, cause))
+        walk.memory = decision.memory
+        walk.row = replace(
+            walk.row,
+            timezone=decision.timezone,
+            last_active_day=decision.last_active_day,
+            next_due_at=decision.due_at,
+            pending=False,
+            assessed_at=cause.clock,
+            assessed_live=unit.is_live(walk.row.partition),
+            config_hash=self.policy.digest,
+        )
+
+    def _settle(
+        self,
+        signal: Signal,
+        said: Learnt | Ignore | Reject | None,
+        walks: Mapping[str, Walk],
+        rows: Mapping[str, Account],
+        unit: UnitOfWork,
+    ) -> None:
+        if isinstance(said, Ignore):
+            unit.ignore(signal, said.reason)
+        elif isinstance(said, Reject):
+            unit.reject(signal, said.reason, said.error)
+        elif signal.type == "request.made":
+            walk = walks.get(signal.account_id)
+            standing = (walk.known, walk.memory) if walk else None
+            telling.reply(signal, standing, signal.account_id in rows, unit, self.policy)
+
+    async def _save_use(self, use: Use, events: Events, unit: UnitOfWork) -> None:
+        if not use.at:
+            return
+        names, first = list(use.accounts), date(1970, 1, 1).toordinal()
+        rows = [
+            (names[index], date.fromordinal(first + day), use.partitions[index], len(body) // EVENT.itemsize, body)
+            for index, day, body in usage.group(np.array(use.account), events)
+        ]
+        await store.save_usage(unit.db, rows)
+        if use.words:
+            new_words = await store.save_words(unit.db, use.words)
+            _bounded(self.names.words).update(value for kind, value, _ in use.words if (kind, value) not in new_words)
+        if use.users:
+            new_users = await store.save_users(unit.db, use.users)
+            _bounded(self.names.users).update((a, value) for a, value, _, _ in use.users if (a, value) not in new_users)
+
+    async def _tell(self, walks: Sequence[Walk], learnt_only: Sequence[Account], unit: UnitOfWork) -> None:
+        """Emit what was decided, and save what was told."""
+        people = {
+            (walk.row.account_id, person)
+            for walk in walks
+            for decision, _ in walk.decided
+            for episode in decision.opened
+            for person in episode.people
+        }
+        names = await store.load_users(unit.db, people) if people else {}
+        told: list[telling.Told] = []
+        for walk in walks:
+            for decision, cause in walk.decided:
+                told.append(telling.tell(walk.row, decision, cause, names, unit, self.policy))
+            walk.memory = telling.with_names(walk.memory, walk.row.account_id, names)
+        changed = [(walk.row, walk.memory if walk.decided else None) for walk in walks if walk.row is not walk.loaded]
+        changed += [(row, None) for row in learnt_only]
+        if changed:
+            await store.save_accounts(unit.db, changed)
+        if episodes := [episode for one in told for episode in one.episodes]:
+            await store.save_alerts(unit.db, episodes, self.policy.digest)
+        if scores := [one.score for one in told if one.score]:
+            await store.save_scores(unit.db, scores, self.policy.digest)
+        ends = [
+            (walk.row.account_id, key, until)
+            for walk in walks
+            if walk.decided
+            for key, until in facts.relevant_until(walk.known, self.policy.horizon).items()
+            if key in walk.unsettled
+        ]
+        if ends:
+            await store.save_until(unit.db, ends)
+
+
+def _zone(row: Account) -> ZoneInfo:
+    return UTC_ZONE if row.timezone == "UTC" else ZoneInfo(row.timezone)
+
+
+def _learn(signal: Signal) -> Learnt | Ignore | Reject:
+    return facts.learn(signal.type, signal.data, signal.id, signal.occurred_at)
+
+
+def _other_news(
+    others: Sequence[Signal],
+    learnt: Mapping[int, Learnt | Ignore | Reject],
+    rows: Mapping[str, Account],
+    unit: UnitOfWork,
+) -> set[str]:
+    """Accounts in which something else happened now, or of which somebody asks."""
+    return {
+        signal.account_id
+        for signal in others
+        if unit.clock(signal.partition) is not None
+        and (
+            (signal.type == "request.made" and signal.account_id in rows)
+            or (isinstance(learnt.get(id(signal)), Learnt) and not unit.quiet(signal))
+        )
+    }
+
+
+def _waiting(
+    use: Use,
+    others: Sequence[Signal],
+    learnt: Mapping[int, Learnt | Ignore | Reject],
+    rows: Mapping[str, Account],
+    walks: Mapping[str, Walk],
+    unit: UnitOfWork,
+) -> list[Account]:
+    """Accounts that learnt something to be assessed at the next tick, as they now stand."""
+    told: dict[tuple[str, int, bool], None] = {}
+    if use.at:
+        names, pairs = list(use.accounts), np.array(use.account) * 2 + np.array(use.quiet)
+        for pair in np.unique(pairs).tolist():
+            told[names[pair // 2], use.partitions[pair // 2], bool(pair % 2)] = None
+    for signal in others:
+        if isinstance(learnt.get(id(signal)), Learnt):
+            told[signal.account_id, signal.partition, unit.quiet(signal)] = None
+    changed: dict[str, Account] = {}
+    for account_id, partition, quiet in told:
+        row = changed.get(account_id) or rows.get(account_id)
+        if account_id in walks:
+            continue
+        if row is None:
+            changed[account_id] = Account(account_id, partition, next_due_at=AT_ONCE, pending=quiet)
+        elif (quiet and not row.pending) or (row.next_due_at != AT_ONCE and (quiet or unit.clock(partition) is None)):
+            changed[account_id] = replace(row, next_due_at=AT_ONCE, pending=row.pending or quiet)
+    return list(changed.values())

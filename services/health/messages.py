@@ -1,0 +1,6 @@
+"""Health reads what happened at the customers' and writes how they are doing."""
+
+from shared import topics
+
+READS = (topics.ROUTED["health"],)
+WRITES = (topics.RESULTS["health"], topics.ALERTS, topics.STATE_ACCOUNTS)

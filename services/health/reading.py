@@ -1,0 +1,240 @@
+"""What the command line reads: exact figures at any T, from the facts alone, and alerts as they were told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from services.health import facts, scoring, telling, usage, wording
+from services.health.domain import Policy
+from services.health.facts import Facts, Key, Mark
+from services.health.policy import load_policy
+from services.health.usage import Events, Usage, from_bytes, moment
+from shared.db import Connection
+from shared.errors import Misconfigured
+
+Row = dict[str, Any]
+
+USAGE = """
+    select account_id, string_agg(body, ''::bytea) as body
+      from health_api.usage_v1
+     where day <= $1 and ($2::text is null or account_id = $2)
+     group by account_id
+"""
+THINGS = """
+    select account_id, kind, key, marks::text
+      from health_api.things_v1
+     where $1::text is null or account_id = $1
+"""
+ALERTS = """
+    select alert_id, account_id, rule, cause, kind, severity, title, why, next_step, evidence::text, baseline,
+           config_hash, opened_at, case when resolved_at <= $1 then resolved_at end as resolved_at
+      from health_api.alerts_v1
+     where opened_at <= $1 and ($2::timestamptz is null or opened_at >= $2)
+"""
+
+_read_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
+
+
+async def _load(dbs: Sequence[Connection], as_of: datetime, account_id: str | None = None) -> list[Facts]:
+    """All facts of all accounts, or of one, by account."""
+    things: dict[str, dict[Key, tuple[Mark, ...]]] = {}
+    used: dict[str, tuple[Events, ...]] = {}
+    for db in dbs:
+        for account, kind, key, marks in await db.fetch(THINGS, account_id):
+            things.setdefault(account, {})[kind, key] = _read_marks(marks)
+        for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id):
+            used[account] = (*used.get(account, ()), from_bytes(body))
+    return [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*things, *used})]
+
+
+async def _pictures(dbs: Sequence[Connection], as_of: datetime) -> list[tuple[Facts, facts.Picture]]:
+    """Accounts of which anything had happened by T."""
+    shown = ((known, facts.picture(known, as_of)) for known in await _load(dbs, as_of))
+    return [(known, now) for known, now in shown if now.latest_at is not None]
+
+
+async def export_accounts(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """One row per account with what is known of it at T."""
+    policy = _policy(options)
+    rows = []
+    for known, now in await _pictures(dbs, as_of):
+        profile, score = now.profile, scoring.score_of(known, now, policy.model)
+        rows.append(
+            {
+                "account_id": known.account_id,
+                "name": profile.name,
+                "segment": profile.segment,
+                "stage": profile.stage,
+                "plan": profile.plan,
+                "parent_id": profile.parent_id,
+                "owner": profile.owner,
+                "arr": None if profile.arr is None else format(profile.arr, "f"),
+                "notice_on": None if profile.notice_on is None else profile.notice_on.isoformat(),
+                "timezone": now.zone.key,
+                "score": score.score,
+                "band": score.band,
+                "open_tickets": sum(ticket.is_open for ticket in now.tickets),
+                "first_seen_at": _first_seen(known, now),
+                "last_seen_at": _utc(now.latest_at),
+            }
+        )
+    return rows
+
+
+def _first_seen(known: Facts, now: facts.Picture) -> str | None:
+    times = [mark.at for marks in known.things.values() for mark in marks if moment(mark.at) <= now.at]
+    if now.usage.first_at is not None:
+        times.append(now.usage.first_at)
+    return _utc(min(times, default=None))
+
+
+async def export_usage(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """Exact counts per account up to T, or with `by: month` active users over all accounts per UTC month."""
+    known = await _load(dbs, as_of)
+    by = options.get("by")
+    if by == "month":
+        return _by_month([events for one in known for events in one.usage], as_of)
+    if by is not None:
+        raise Misconfigured(f"usage cannot be cut by {by!r}; it takes --by month")
+    rows = []
+    for one in known:
+        totals = usage.totals(Usage.until(one.usage, as_of), as_of)
+        if totals is not None:
+            rows.append(
+                {
+                    "account_id": one.account_id,
+                    "events": totals.events,
+                    "users": totals.users,
+                    "features": totals.features,
+                    "first_seen_at": _utc(totals.first_at),
+                    "last_seen_at": _utc(totals.last_at),
+                    "events_last_30d": totals.events_last_30d,
+                    "events_prev_90d": totals.events_prev_90d,
+                }
+            )
+    return rows
+
+
+def _by_month(parts: list[Events], as_of: datetime) -> list[Row]:
+    return [
+        {
+            "month": month.month,
+            "mau": month.mau,
+            "mean_dau": round(month.mean_dau, 6),
+            "dau_mau": None if month.dau_mau is None else round(month.dau_mau, 6),
+        }
+        for month in usage.months(Usage.until(parts, as_of), as_of)
+    ]
+
+
+async def export_scores(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """The score of every account at T, computed anew from everything known by now."""
+    policy = _policy(options)
+    return [
+        {
+            "account_id": known.account_id,
+            **_rounded(scoring.score_of(known, now, policy.model)),
+            "config_hash": policy.digest,
+            "as_of": _utc(usage.micros(as_of)),
+        }
+        for known, now in await _pictures(dbs, as_of)
+    ]
+
+
+def _rounded(score: scoring.Score) -> Row:
+    return {
+        "score": score.score,
+        "band": score.band,
+        "exact": _six(score.exact),
+        "coverage": _six(score.coverage),
+        "parts": [
+            {
+                "measure": part.measure,
+                "group": part.group,
+                "value": _six(part.value),
+                "points": _six(part.points),
+                "weight": part.weight,
+                "reason": part.reason,
+                "as_of": None if part.as_of is None else _utc(usage.micros(part.as_of)),
+            }
+            for part in score.parts
+        ],
+    }
+
+
+async def export_alerts(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """Alerts as they were told by T; `since` leaves out those opened before it."""
+    rows = [dict(row) for db in dbs for row in await db.fetch(ALERTS, as_of, options.get("since"))]
+    for row in rows:
+        row["service"] = "health"
+        row["evidence"] = msgspec.json.decode(row["evidence"])
+        row["state"] = "resolved" if row["resolved_at"] else "open"
+        row["opened_at"] = _utc(usage.micros(row["opened_at"]))
+        row["resolved_at"] = None if row["resolved_at"] is None else _utc(usage.micros(row["resolved_at"]))
+    return sorted(rows, key=lambda row: (row["account_id"], row["opened_at"], row["alert_id"]))
+
+
+async def explain(
+    dbs: Sequence[Connection], account_id: str, as_of: datetime, config: Path | None = None, since_days: int = 30
+) -> Row:
+    """The score of an account at T, what weighs on it, and what changed it in the days before.
+
+    Raises Misconfigured when no event had named the account by then.
+    """
+    policy = load_policy(model=config)
+    known = next(iter(await _load(dbs, as_of, account_id)), None)
+    if known is None or facts.picture(known, as_of).latest_at is None:
+        raise Misconfigured(
+            f"account {account_id!r} is not known at {_utc(usage.micros(as_of))}; see: hune export accounts"
+        )
+    now = facts.picture(known, as_of)
+    score = scoring.score_of(known, now, policy.model)
+    back = as_of - timedelta(days=since_days)
+    before = scoring.score(known, back, policy.model)
+    shares = {}
+    if before.exact is not None and score.exact is not None:
+        shares = scoring.shares_of_change(before.parts, score.parts)
+    language = policy.model.language
+    answer = telling.score_fields(score, policy)
+    return {
+        "account_id": account_id,
+        "name": now.profile.name,
+        "as_of": _utc(usage.micros(as_of)),
+        "config_hash": policy.digest,
+        **_rounded(score),
+        "why": answer["why"],
+        "indicators": telling.indicators(score, policy),
+        "change": {
+            "since": _utc(usage.micros(back)),
+            "score": before.score,
+            "band": before.band,
+            "exact": _six(before.exact),
+            "shares": [{"cause": name, "points": _six(points)} for name, points in scoring.largest_first(shares)],
+            "why": wording.why_changed(before, score, shares, policy.model, language),
+        },
+    }
+
+
+def _policy(options: Mapping[str, Any]) -> Policy:
+    return load_policy(model=options.get("config"))
+
+
+def _six(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _utc(us: int | None) -> str | None:
+    return None if us is None else moment(us).isoformat().replace("+00:00", "Z")
+
+
+EXPORTS = {
+    "accounts": export_accounts,
+    "usage": export_usage,
+    "scores": export_scores,
+    "alerts": export_alerts,
+}

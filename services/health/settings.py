@@ -1,0 +1,349 @@
+"""What the business sets: the score (`config/health.yaml`) and the alerts (`config/alerts.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared import config
+
+Missing = Literal["ignore", "neutral", "zero", "last_known"]
+UseOf = Literal["days", "users", "features"]
+Language = Literal["en", "fr"]
+Severity = Literal["low", "medium", "high", "critical"]
+Days = Annotated[int, Field(ge=1, le=3660)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Words(Settings):
+    """The same words in each language that people read."""
+
+    en: str
+    fr: str
+
+    def to(self, language: Language) -> str:
+        return self.fr if language == "fr" else self.en
+
+
+class Measure(Settings):
+    """`worst` earns 0 points and `best` 100, straight between; worst above best turns the scale round."""
+
+    label: Words
+    group: str
+    weight: Annotated[float, Field(gt=0)]
+    worst: float
+    best: float
+    missing: Missing = "ignore"
+    last_known_days: Days = 30
+
+    @model_validator(mode="after")
+    def _ends_differ(self) -> Self:
+        if self.worst == self.best:
+            raise ValueError(f"worst and best are both {self.best:g}: a scale needs two different ends")
+        return self
+
+    @property
+    def horizon_days(self) -> int:
+        """After so many days without a new fact the value no longer changes."""
+        return max(1, int(max(self.worst, self.best)) + 1)
+
+
+class Trend(Settings):
+    """Use in the last window of complete days, over the mean of the windows before it.
+
+    Below `floor` (mean of the windows before) a ratio would be noise and is not given.
+    """
+
+    of: UseOf
+    window_days: Days = 30
+    baseline_windows: Annotated[int, Field(ge=1, le=12)] = 3
+    floor: Annotated[float, Field(ge=0)] = 1.0
+
+    @property
+    def reach_days(self) -> int:
+        return self.window_days * (self.baseline_windows + 1)
+
+
+class UsageTrend(Measure):
+    kind: Literal["usage_trend"]
+    trend: Trend
+
+    @property
+    def horizon_days(self) -> int:
+        return self.trend.reach_days + 1
+
+
+class UsageRecency(Measure):
+    """Whole days since the last day with any use."""
+
+    kind: Literal["usage_recency"]
+    known_days: Days = 120
+
+    @property
+    def horizon_days(self) -> int:
+        return self.known_days + 1
+
+
+class OpenTickets(Measure):
+    """Σ weight of the severity × (1 + whole days open, at most `cap_days`, ÷ `double_after_days`)."""
+
+    kind: Literal["open_tickets"]
+    weights: dict[Literal["p1", "p2", "p3", "p4"], Annotated[float, Field(ge=0)]]
+    double_after_days: Days = 14
+    cap_days: Days = 60
+    known_days: Days = 365
+
+    @property
+    def horizon_days(self) -> int:
+        return max(self.cap_days, self.known_days) + 1
+
+
+class ReopenedTickets(Measure):
+    """How often tickets were opened again in the last window."""
+
+    kind: Literal["reopened_tickets"]
+    window_days: Days = 30
+    known_days: Days = 365
+
+    @property
+    def horizon_days(self) -> int:
+        return max(self.window_days, self.known_days) + 1
+
+
+class SurveyAnswers(Measure):
+    """The latest answer of each person, each fading to neutral; NPS 0 to 10, CSAT 0 to 100 %, CES 1 to 7."""
+
+    kind: Literal["survey"]
+    of: Literal["nps", "csat", "ces"]
+    half_life_days: Days = 90
+    expires_days: Days = 365
+
+    @property
+    def horizon_days(self) -> int:
+        return self.expires_days + 1
+
+
+class UnpaidInvoices(Measure):
+    """Invoices whose payment failed and has not come since."""
+
+    kind: Literal["unpaid_invoices"]
+    known_days: Days = 365
+
+    @property
+    def horizon_days(self) -> int:
+        return self.known_days + 1
+
+
+class Sponsors(Measure):
+    """Champions and sponsors who are still there."""
+
+    kind: Literal["sponsors"]
+
+
+class LastTouch(Measure):
+    """Whole days since the last contact that went both ways."""
+
+    kind: Literal["last_touch"]
+    known_days: Days = 365
+
+    @property
+    def horizon_days(self) -> int:
+        return self.known_days + 1
+
+
+AnyMeasure = Annotated[
+    UsageTrend | UsageRecency | OpenTickets | ReopenedTickets | SurveyAnswers | UnpaidInvoices | Sponsors | LastTouch,
+    Field(discriminator="kind"),
+]
+
+
+class Bands(Settings):
+    """Red below `amber`, green from `green` on."""
+
+    amber: Annotated[float, Field(ge=0, le=100)] = 40
+    green: Annotated[float, Field(ge=0, le=100)] = 70
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.amber >= self.green:
+            raise ValueError(f"amber starts at {self.amber:g} and green at {self.green:g}: green must start higher")
+        return self
+
+
+class Model(Settings):
+    """How a score comes about. Coverage is the share of weight that is measured, not assumed."""
+
+    language: Language = "en"
+    coverage_floor: Annotated[float, Field(ge=0, le=1)] = 0.5
+    bands: Bands = Bands()
+    measures: Annotated[dict[str, AnyMeasure], Field(min_length=1)]
+
+    @property
+    def history_days(self) -> int:
+        """How many days of use before today a score can depend on."""
+        reach = [
+            measure.trend.reach_days + (measure.last_known_days if measure.missing == "last_known" else 0)
+            for measure in self.measures.values()
+            if isinstance(measure, UsageTrend)
+        ]
+        return max(reach, default=1)
+
+    @property
+    def horizon_days(self) -> int:
+        return max(
+            measure.horizon_days + (measure.last_known_days if measure.missing == "last_known" else 0)
+            for measure in self.measures.values()
+        )
+
+
+class Rule(Settings):
+    """One kind of episode; `next_step` is what the reader should do."""
+
+    kind: Literal["risk", "opportunity", "data"] = "risk"
+    severity: Severity = "medium"
+    enabled: bool = True
+    next_step: Words | None = None
+
+
+class ScoreBelow(Rule):
+    when: Literal["score_below"]
+    enter: float = 40
+    leave: float = 45
+
+    @model_validator(mode="after")
+    def _leaves_above(self) -> Self:
+        if self.leave < self.enter:
+            raise ValueError(f"leave ({self.leave:g}) is below enter ({self.enter:g}): the alert would flap")
+        return self
+
+
+class ScoreDrop(Rule):
+    """At least `points` below the best score shown in the last `days`; over at half of that."""
+
+    when: Literal["score_drop"]
+    points: Annotated[float, Field(gt=0)] = 15
+    days: Days = 30
+
+
+class ScoreUnknown(Rule):
+    """There was a score, and now too little is known for one."""
+
+    when: Literal["score_unknown"]
+
+
+class TicketOpen(Rule):
+    when: Literal["ticket_open"]
+    severities: tuple[Literal["p1", "p2", "p3", "p4"], ...] = ("p1",)
+
+
+class TicketStorm(Rule):
+    """At least `tickets` opened in the last `days`; over below `leave`."""
+
+    when: Literal["ticket_storm"]
+    tickets: Annotated[int, Field(ge=2)] = 5
+    days: Days = 7
+    leave: Annotated[int, Field(ge=1)] = 3
+
+
+class Detractor(Rule):
+    """Somebody's latest NPS answer is at most `score`, given in the last `days`."""
+
+    when: Literal["detractor"]
+    score: float = 6
+    days: Days = 30
+
+
+class Promoter(Rule):
+    """Somebody's latest NPS answer is at least `score`, given in the last `days`."""
+
+    when: Literal["promoter"]
+    score: float = 9
+    days: Days = 30
+
+
+class UsageDip(Rule):
+    """Use is below `enter` of what was usual; over at `leave`."""
+
+    when: Literal["usage_dip"]
+    trend: Trend
+    enter: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    leave: Annotated[float, Field(gt=0)] = 0.75
+
+
+class UsageGrowth(Rule):
+    """Use is above `enter` of what was usual; over at `leave`."""
+
+    when: Literal["usage_growth"]
+    trend: Trend
+    enter: Annotated[float, Field(gt=1)] = 1.5
+    leave: Annotated[float, Field(gt=0)] = 1.2
+
+
+class Silent(Rule):
+    """No use for `days`, after some use in the `before_days` before; over with the next use."""
+
+    when: Literal["silent"]
+    days: Days = 30
+    before_days: Days = 90
+
+
+class PaymentFailed(Rule):
+    when: Literal["payment_failed"]
+
+
+class SponsorLeft(Rule):
+    """A champion or sponsor left in the last `days`."""
+
+    when: Literal["sponsor_left"]
+    days: Days = 90
+
+
+AnyRule = Annotated[
+    ScoreBelow
+    | ScoreDrop
+    | ScoreUnknown
+    | TicketOpen
+    | TicketStorm
+    | Detractor
+    | Promoter
+    | UsageDip
+    | UsageGrowth
+    | Silent
+    | PaymentFailed
+    | SponsorLeft,
+    Field(discriminator="when"),
+]
+
+
+class Rules(Settings):
+    """The alerts there are, by the name they carry."""
+
+    rules: dict[str, AnyRule]
+
+    @property
+    def memory_days(self) -> int:
+        """How far back a rule looks at scores that were shown."""
+        return max((rule.days for rule in self.rules.values() if isinstance(rule, ScoreDrop)), default=0)
+
+    @property
+    def history_days(self) -> int:
+        trends = [rule.trend for rule in self.rules.values() if isinstance(rule, UsageDip | UsageGrowth)]
+        return max((trend.reach_days for trend in trends), default=1)
+
+    @property
+    def horizon_days(self) -> int:
+        windows = [getattr(rule, "days", 1) for rule in self.rules.values()]
+        return max([self.history_days, *windows]) + 1
+
+
+def load_model(path: Path | str) -> config.Loaded[Model]:
+    return config.load(path, Model)
+
+
+def load_rules(path: Path | str) -> config.Loaded[Rules]:
+    return config.load(path, Rules)

@@ -1,0 +1,329 @@
+"""Health's SQL: sets in, sets out; nothing here reads and rewrites a history."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import msgspec
+
+from services.health.domain import Change, Episode, Memory
+from services.health.facts import Facts, Key, Learnt, Mark
+from services.health.usage import Events, from_bytes
+from shared.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What every event of use needs to know of its account."""
+
+    account_id: str
+    partition: int
+    timezone: str = "UTC"
+    last_active_day: date | None = None
+    next_due_at: datetime | None = None
+    pending: bool = False
+    assessed_at: datetime | None = None
+    assessed_live: bool = False
+    config_hash: str | None = None
+
+
+LOAD_ACCOUNTS = """
+    select account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at,
+           assessed_live, config_hash
+      from health.accounts
+     where account_id = any($1)
+"""
+
+DUE_ACCOUNTS = """
+    select a.account_id, a.partition, a.timezone, a.last_active_day, a.next_due_at, a.pending, a.assessed_at,
+           a.assessed_live, a.config_hash
+      from unnest($1::int[], $2::timestamptz[]) as clock (partition, at)
+      cross join lateral (
+          select * from health.accounts
+           where partition = clock.partition and next_due_at <= clock.at
+           order by next_due_at
+           limit $3
+      ) a
+     limit $3
+"""
+
+LOAD_MEMORIES = "select account_id, memory::text from health.accounts where account_id = any($1) and memory is not null"
+
+LOAD_THINGS = """
+    select account_id, kind, key, marks::text, until is null as open
+      from health.things
+     where account_id = any($1) and (until is null or until > $2 or key = any($3))
+"""
+
+LOAD_USAGE = """
+    select a.account_id,
+           (select string_agg(u.body, ''::bytea)
+              from health.usage u
+             where u.account_id = a.account_id
+               and u.day >= least($2, (select max(m.day) from health.usage m where m.account_id = a.account_id))
+           ) as body
+      from unnest($1::text[]) as a (account_id)
+"""
+
+SAVE_WORDS = """
+    insert into health.words (kind, hash, word)
+    select * from unnest($1::text[], $2::bigint[], $3::text[])
+    on conflict do nothing
+    returning kind, hash
+"""
+
+SAVE_USERS = """
+    insert into health.users (account_id, hash, partition, user_id)
+    select * from unnest($1::text[], $2::bigint[], $3::int[], $4::text[])
+    on conflict do nothing
+    returning account_id, hash
+"""
+
+LOAD_USERS = "select account_id, hash, user_id from health.users where account_id = any($1) and hash = any($2)"
+
+SAVE_MARKS = """
+    insert into health.things (account_id, kind, key, partition, marks)
+    select account_id, kind, key, partition, marks::jsonb
+      from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[])
+        as new (account_id, kind, key, partition, marks)
+    on conflict (account_id, kind, key)
+        do update set marks = things.marks || excluded.marks, until = null
+"""
+
+SAVE_UNTIL = """
+    update health.things t set until = new.until
+      from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as new (account_id, kind, key, until)
+     where t.account_id = new.account_id and t.kind = new.kind and t.key = new.key
+       and t.until is distinct from new.until
+"""
+
+SAVE_ACCOUNTS = """
+    insert into health.accounts (account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at,
+                                 assessed_live, config_hash, memory)
+    select account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at, assessed_live,
+           config_hash, memory::jsonb
+      from unnest($1::text[], $2::int[], $3::text[], $4::date[], $5::timestamptz[], $6::bool[], $7::timestamptz[],
+                  $8::bool[], $9::text[], $10::text[])
+        as new (account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at, assessed_live,
+                config_hash, memory)
+    on conflict (account_id) do update
+        set partition = excluded.partition, timezone = excluded.timezone, last_active_day = excluded.last_active_day,
+            next_due_at = excluded.next_due_at, pending = excluded.pending, assessed_at = excluded.assessed_at,
+            assessed_live = excluded.assessed_live, config_hash = excluded.config_hash,
+            memory = coalesce(excluded.memory, accounts.memory)
+"""
+
+SAVE_ALERTS = """
+    insert into health.alerts (alert_id, account_id, partition, rule, cause, kind, severity, title, why, next_step,
+                               evidence, baseline, config_hash, opened_at, resolved_at)
+    select alert_id, account_id, partition, rule, cause, kind, severity, title, why, next_step, evidence::jsonb,
+           baseline, config_hash, opened_at, resolved_at
+      from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                  $9::text[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::timestamptz[],
+                  $15::timestamptz[])
+        as new (alert_id, account_id, partition, rule, cause, kind, severity, title, why, next_step, evidence,
+                baseline, config_hash, opened_at, resolved_at)
+    on conflict (alert_id) do update set resolved_at = excluded.resolved_at
+"""
+
+SAVE_SCORES = """
+    insert into health.scores (account_id, told_at, cause, partition, score, band, why, config_hash)
+    select * from unnest($1::text[], $2::timestamptz[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[],
+                         $8::text[])
+    on conflict do nothing
+"""
+
+COMPACT_USAGE = """
+    with many as (
+        select account_id, day from health.usage
+         where account_id = any($1) and day >= $2 and day < $3
+         group by account_id, day having count(*) > 1
+    ), gone as (
+        delete from health.usage u using many
+         where u.account_id = many.account_id and u.day = many.day
+        returning u.account_id, u.day, u.partition, u.n, u.body
+    )
+    insert into health.usage (account_id, day, partition, n, body)
+    select account_id, day, min(partition), sum(n)::int, string_agg(body, ''::bytea)
+      from gone group by account_id, day
+"""
+
+_read_memory = msgspec.json.Decoder(Memory).decode
+_read_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
+
+
+def _text(value: object) -> str:
+    """JSON as jsonb takes it: without the zero character, which PostgreSQL cannot hold."""
+    return msgspec.json.encode(value).decode().replace("\\u0000", "\\ufffd")
+
+
+def _clean(name: str) -> str:
+    return name.replace("\0", "\ufffd")
+
+
+async def load_accounts(db: Connection, account_ids: Collection[str]) -> dict[str, Account]:
+    rows = await db.fetch(LOAD_ACCOUNTS, list(account_ids))
+    return {row[0]: Account(*row) for row in rows}
+
+
+async def list_due(db: Connection, clocks: Mapping[int, datetime], limit: int) -> list[Account]:
+    rows = await db.fetch(DUE_ACCOUNTS, list(clocks), list(clocks.values()), limit)
+    return [Account(*row) for row in rows]
+
+
+async def load_memories(db: Connection, account_ids: Collection[str]) -> dict[str, Memory]:
+    rows = await db.fetch(LOAD_MEMORIES, list(account_ids))
+    return {row[0]: _read_memory(row[1]) for row in rows}
+
+
+async def load_facts(
+    db: Connection, account_ids: Collection[str], *, at: datetime, since: date, keys: Collection[str] = ()
+) -> tuple[dict[str, Facts], dict[str, set[Key]]]:
+    """What can matter at `at` or later, and things whose end is not settled yet.
+
+    Use is loaded from the UTC day `since` on, or the last day with any; things named in `keys` always.
+    """
+    ids = list(account_ids)
+    things: dict[str, dict[Key, tuple[Mark, ...]]] = {account_id: {} for account_id in ids}
+    unsettled: dict[str, set[Key]] = {}
+    for account_id, kind, key, marks, is_open in await db.fetch(LOAD_THINGS, ids, at, list(keys)):
+        things[account_id][kind, key] = _read_marks(marks)
+        if is_open:
+            unsettled.setdefault(account_id, set()).add((kind, key))
+    usage: dict[str, tuple[Events, ...]] = {
+        account_id: (from_bytes(body),) for account_id, body in await db.fetch(LOAD_USAGE, ids, since) if body
+    }
+    return {
+        account_id: Facts(account_id, things[account_id], usage.get(account_id, ())) for account_id in ids
+    }, unsettled
+
+
+async def save_usage(db: Connection, rows: Sequence[tuple[str, date, int, int, bytes]]) -> None:
+    """Append packed use: (account_id, UTC day, partition, n, body)."""
+    await db.copy_records_to_table(
+        "usage", schema_name="health", records=rows, columns=["account_id", "day", "partition", "n", "body"]
+    )
+
+
+async def save_words(db: Connection, words: Iterable[tuple[str, int, str]]) -> set[tuple[str, int]]:
+    """Write (kind, hash, word) and return those that were new."""
+    ordered = sorted(words)  # one order for all transactions, so that none waits for another in a ring
+    kinds, hashes, names = zip(*ordered, strict=True)
+    rows = await db.fetch(SAVE_WORDS, kinds, [signed(value) for value in hashes], [_clean(name) for name in names])
+    return {(row[0], unsigned(row[1])) for row in rows}
+
+
+async def save_users(db: Connection, users: Iterable[tuple[str, int, int, str]]) -> set[tuple[str, int]]:
+    """Write (account_id, hash, partition, user_id) and return those that were new."""
+    ordered = sorted(users)
+    accounts, hashes, partitions, names = zip(*ordered, strict=True)
+    rows = await db.fetch(
+        SAVE_USERS, accounts, [signed(value) for value in hashes], partitions, [_clean(name) for name in names]
+    )
+    return {(row[0], unsigned(row[1])) for row in rows}
+
+
+async def load_users(db: Connection, people: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    accounts, hashes = {account for account, _ in people}, {signed(value) for _, value in people}
+    rows = await db.fetch(LOAD_USERS, list(accounts), list(hashes))
+    return {(row[0], unsigned(row[1])): row[2] for row in rows}
+
+
+async def save_marks(db: Connection, marks: Sequence[tuple[str, int, Learnt]]) -> None:
+    """Append the marks of (account_id, partition, learnt)."""
+    things: dict[tuple[str, str, str], tuple[int, list[Mark]]] = {}
+    for account_id, partition, learnt in marks:
+        things.setdefault((account_id, *learnt.key), (partition, []))[1].append(learnt.mark)
+    ordered = sorted(things.items())
+    await db.execute(
+        SAVE_MARKS,
+        *[[_clean(key[column]) for key, _ in ordered] for column in range(3)],
+        [partition for _, (partition, _) in ordered],
+        [_text(said) for _, (_, said) in ordered],
+    )
+
+
+async def save_until(db: Connection, ends: Sequence[tuple[str, Key, datetime]]) -> None:
+    await db.execute(
+        SAVE_UNTIL,
+        [account_id for account_id, _, _ in ends],
+        [key[0] for _, key, _ in ends],
+        [_clean(key[1]) for _, key, _ in ends],
+        [until for _, _, until in ends],
+    )
+
+
+async def save_accounts(db: Connection, accounts: Sequence[tuple[Account, Memory | None]]) -> None:
+    """Write accounts; a memory of None stays as it is."""
+    rows = [account for account, _ in accounts]
+    await db.execute(
+        SAVE_ACCOUNTS,
+        [row.account_id for row in rows],
+        [row.partition for row in rows],
+        [row.timezone for row in rows],
+        [row.last_active_day for row in rows],
+        [row.next_due_at for row in rows],
+        [row.pending for row in rows],
+        [row.assessed_at for row in rows],
+        [row.assessed_live for row in rows],
+        [row.config_hash for row in rows],
+        [None if memory is None else _text(memory) for _, memory in accounts],
+    )
+
+
+async def save_alerts(
+    db: Connection, episodes: Sequence[tuple[str, int, Episode, datetime | None]], config_hash: str
+) -> None:
+    """Record (account_id, partition, episode, resolved_at)."""
+    newest = {episode.alert_id: (account, partition, episode, end) for account, partition, episode, end in episodes}
+    rows = [newest[alert_id] for alert_id in sorted(newest)]
+    alerts = [episode for _, _, episode, _ in rows]
+    await db.execute(
+        SAVE_ALERTS,
+        [alert.alert_id for alert in alerts],
+        [account for account, _, _, _ in rows],
+        [partition for _, partition, _, _ in rows],
+        [alert.rule for alert in alerts],
+        [alert.cause for alert in alerts],
+        [alert.kind for alert in alerts],
+        [alert.severity for alert in alerts],
+        [alert.title for alert in alerts],
+        [alert.why for alert in alerts],
+        [alert.next_step for alert in alerts],
+        [_text(alert.evidence) for alert in alerts],
+        [alert.baseline for alert in alerts],
+        [config_hash] * len(rows),
+        [alert.opened_at for alert in alerts],
+        [end for _, _, _, end in rows],
+    )
+
+
+async def save_scores(db: Connection, told: Sequence[tuple[str, int, datetime, str, Change]], config_hash: str) -> None:
+    """Record (account_id, partition, told_at, cause, change)."""
+    await db.execute(
+        SAVE_SCORES,
+        [account for account, _, _, _, _ in told],
+        [at for _, _, at, _, _ in told],
+        [cause for _, _, _, cause, _ in told],
+        [partition for _, partition, _, _, _ in told],
+        [change.current.score for _, _, _, _, change in told],
+        [change.current.band for _, _, _, _, change in told],
+        [change.why for _, _, _, _, change in told],
+        [config_hash] * len(told),
+    )
+
+
+async def compact_usage(db: Connection, account_ids: Collection[str], since: date, before: date) -> None:
+    """Join the rows of closed days into one per account and day."""
+    await db.execute(COMPACT_USAGE, list(account_ids), since, before)
+
+
+def signed(value: int) -> int:
+    """A 64-bit hash as PostgreSQL's bigint holds it."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def unsigned(value: int) -> int:
+    return value + (1 << 64) if value < 0 else value
