@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 
-Connection: TypeAlias = "asyncpg.Connection[Any]"
-Pool: TypeAlias = "asyncpg.Pool[Any]"
+Connection: TypeAlias = asyncpg.Connection
+Pool: TypeAlias = asyncpg.Pool
 
 # When a connection dies inside a transaction asyncpg's failing rollback masks the real error: look at whether the
 # connection is closed before looking at the exception's type.

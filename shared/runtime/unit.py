@@ -146,6 +146,9 @@ class UnitOfWork:
         )
 
     def _reply(self, signal: Signal, event: ResultEvent) -> None:
+        extra = [("ce_correlationid", signal.id.encode())]
+        if signal.confidence is not None:
+            extra.append(("ce_confidence", str(signal.confidence).encode()))
         self.emit(
             RESULTS[self.service],
             event,
@@ -153,5 +156,5 @@ class UnitOfWork:
             cause=signal.id,
             kind="reply",
             partition=signal.partition,
-            extra=[("ce_correlationid", signal.id.encode())],
+            extra=extra,
         )
