@@ -232,6 +232,16 @@ def latest_per_person(answers: Iterable[Answer]) -> list[Answer]:
     return [*known.values(), *anonymous]
 
 
+def is_unhappy(answer: Answer, rules: SurveyRules) -> bool:
+    """Detractor; below the CSAT bar; not among the easy points."""
+    measure = answer.measure
+    if measure.kind == "nps":
+        return answer.score < rules.nps.scales[measure.scale].passives_from
+    if measure.kind == "csat":
+        return answer.score < rules.csat.scales[measure.scale].satisfied_from
+    return answer.score not in rules.ces.scales[measure.scale].easy
+
+
 def tallies(answers: Iterable[Answer]) -> dict[Measure, Counter[int]]:
     """How many stand at each point; tallies of several accounts add up, their scores do not."""
     counts: dict[Measure, Counter[int]] = {}

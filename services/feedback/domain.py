@@ -20,6 +20,7 @@ from shared.surveys import (
     all_answers,
     answers_of,
     figure,
+    is_unhappy,
     latest_per_person,
     misfit,
     months,
@@ -101,7 +102,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What is asked of an account's answers: up to `at`, after `since`, of one kind or all."""
+    """What is asked of an account's answers: up to `at`, from `since` on, of one kind or all."""
 
     at: datetime
     since: datetime | None = None
@@ -109,7 +110,7 @@ class Analysis:
 
 
 def within(answers: Iterable[Answer], since: datetime | None) -> list[Answer]:
-    return [answer for answer in answers if since is None or answer.at > since]
+    return [answer for answer in answers if since is None or answer.at >= since]
 
 
 def figures(counts: Mapping[Measure, Mapping[int, int]], rules: SurveyRules, kind: str | None) -> list[Figure]:
@@ -165,16 +166,6 @@ def unhappy(now: list[Answer], rules: SurveyRules) -> list[dict[str, Any]]:
         }
         for one in found[:MOST_UNHAPPY]
     ]
-
-
-def is_unhappy(answer: Answer, rules: SurveyRules) -> bool:
-    """Detractor; below the CSAT bar; not among the easy points."""
-    measure = answer.measure
-    if measure.kind == "nps":
-        return answer.score < rules.nps.scales[measure.scale].passives_from
-    if measure.kind == "csat":
-        return answer.score < rules.csat.scales[measure.scale].satisfied_from
-    return answer.score not in rules.ces.scales[measure.scale].easy
 
 
 def segment_at(history: Iterable[tuple[datetime, str, str | None]], at: datetime) -> str | None:

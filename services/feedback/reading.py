@@ -38,7 +38,7 @@ class Book:
 async def export_nps(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Overall rows of the kinds present (or of option `kind`), then by account, segment, month or person if `by` asks.
 
-    Counted are all answers up to `as_of` (after `since`, if given), the latest per person and account; an answer
+    Counted are all answers up to `as_of` (from `since` on, if given), the latest per person and account; an answer
     without a person counts by itself. Raises ValueError that names an option it cannot use.
     """
     kind, by = _one_of(options, "kind", KINDS), _one_of(options, "by", CUTS)

@@ -1,6 +1,6 @@
 """The contract: every event that Hune reads or writes, as pydantic models."""
 
-from shared.events import feedback, inputs, results, voc
+from shared.events import feedback, inputs, ops, qbr, results, voc
 from shared.events.base import (
     Event,
     InputEvent,
@@ -18,6 +18,8 @@ __all__ = [
     "inputs",
     "known_types",
     "model_of",
+    "ops",
+    "qbr",
     "results",
     "voc",
     "wire_type_of",

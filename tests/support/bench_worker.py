@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack.ports import choose
-from devstack.postgres import Postgres
+from devstack.postgres import Postgres, outside
 from shared import db
 from shared.events import model_of, wire_type_of
 from shared.runtime.api import Batch, Signal, Worker
@@ -38,7 +39,7 @@ def a_postgres() -> Iterator[str]:
             yield server.url
         finally:
             server.stop()
-            server.purge()
+            shutil.rmtree(outside(Path(home)), ignore_errors=True)
 
 
 async def a_database(url: str, worker: Worker) -> db.Connection:

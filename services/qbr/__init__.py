@@ -1,0 +1,1 @@
+"""Business reviews: when they are due, what they show, and whether they were held."""

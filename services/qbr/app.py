@@ -1,0 +1,30 @@
+"""Reviews as the runtime runs it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from services.qbr import messages
+from services.qbr.handlers import Reviews
+from services.qbr.settings import load_policy, load_surveys
+from shared.runtime.api import Worker
+
+HERE = Path(__file__).parent
+
+
+def build() -> Worker:
+    """Read the configuration and put the worker together.
+
+    Raises Misconfigured with file, line and field.
+    """
+    config = Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))
+    reviews = Reviews(load_policy(config), load_surveys(config))
+    return Worker(
+        name="qbr",
+        reads=messages.READS,
+        writes=messages.WRITES,
+        handle=reviews.on_signals,
+        tick=reviews.tick,
+        migrations=HERE / "migrations",
+    )
