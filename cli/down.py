@@ -41,7 +41,7 @@ def end(home: Home) -> float:
         while home.is_running:
             if time.monotonic() - started > PATIENCE:
                 raise Misconfigured(
-                    f"process {pid} did not stop within {PATIENCE:.0f} s; end it with `kill -9 {pid}`: no child outlives it"
+                    f"process {pid} did not stop within {PATIENCE:.0f} s; `kill -9 {pid}` ends it and its children"
                 )
             time.sleep(0.05)
     except ProcessLookupError:

@@ -98,7 +98,7 @@ class Home:
             return None
 
     def write_state(self, state: RunState) -> None:
-        """Replace the state whole: a reader sees the old one or the new one. It holds a password, so only we read it."""
+        """Replace the state as a whole. It holds a password: only its owner may read it."""
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix="state.", dir=self.state_file.parent)
         with os.fdopen(handle, "w") as file:
@@ -192,7 +192,8 @@ def _given(env: Mapping[str, str]) -> OpenStores | None:
 
 
 def _running(state: RunState, home: Home) -> OpenStores:
-    assert state.kafka is not None and state.postgres is not None
+    assert state.kafka is not None
+    assert state.postgres is not None
     return OpenStores(state.kafka.address, state.postgres.address, state.database_urls, home.path)
 
 

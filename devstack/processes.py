@@ -51,7 +51,7 @@ def spawn(
         env=None if env is None else dict(env),
         cwd=cwd,
         process_group=0,
-        preexec_fn=prepare,  # noqa: PLW1509  it only makes system calls
+        preexec_fn=prepare,
     )
 
 

@@ -53,7 +53,7 @@ class Stack:
     @property
     def database_url(self) -> str:
         """The control database."""
-        return self.postgres is None and self._given_control or self.database_urls[0]
+        return (self.postgres is None and self._given_control) or self.database_urls[0]
 
     @property
     def database_urls(self) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ class Stack:
             if time.monotonic() >= deadline:
                 lock.close()
                 raise StackError(
-                    f"the home {self.home} is in use by process {lock_holder(self.home)}; end that run with `hune down` first"
+                    f"the home {self.home} is in use by process {lock_holder(self.home)}; end it with `hune down` first"
                 )
             time.sleep(0.05)
         lock.seek(0)
@@ -158,7 +158,8 @@ class Stack:
         free = shutil.disk_usage(self.home).free // 1_000_000
         if free < LEAST_FREE_MB:
             raise StackError(
-                f"the disk of {self.home} has {free} MB left and the stores need {LEAST_FREE_MB}; make room, or set HUNE_HOME to another disk"
+                f"the disk of {self.home} has {free} MB left and the stores need {LEAST_FREE_MB}; "
+                "make room, or set HUNE_HOME to a folder on another disk"
             )
 
     def _choose_ports(self) -> dict[str, int]:
