@@ -1,0 +1,31 @@
+"""Ops as the runtime runs it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from services.ops import messages
+from services.ops.handlers import Ops
+from services.ops.settings import load_segment_rules
+from shared.runtime.api import Worker
+from shared.team import load_team
+
+HERE = Path(__file__).parent
+
+
+def build() -> Worker:
+    """Read the configuration and put the worker together.
+
+    Raises Misconfigured with file, line and field.
+    """
+    folder = Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))
+    ops = Ops(load_segment_rules(folder), load_team(folder))
+    return Worker(
+        name="ops",
+        reads=messages.READS,
+        writes=messages.WRITES,
+        handle=ops.on_signals,
+        tick=ops.tick,
+        migrations=HERE / "migrations",
+    )
