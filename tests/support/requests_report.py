@@ -1,4 +1,4 @@
-"""Measures the text classifier on its phrasings and writes `docs/requests.md`: `python -m tests.support.requests_report`."""
+"""Measures the text classifier and writes `docs/requests.md`: `python -m tests.support.requests_report`."""
 
 from __future__ import annotations
 
