@@ -38,7 +38,7 @@ async def _read(
         when = AsOf(as_of, "as asked") if as_of else await default_as_of(databases)
         given = {name: value for name, value in options.items() if value is not None}
         try:
-            return await offered[kind](databases, when.at, given), when
+            return [row for read in offered[kind] for row in await read(databases, when.at, given)], when
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 

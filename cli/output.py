@@ -40,8 +40,12 @@ def plain(value: Any) -> Any:
             return str(value)
 
 
+def json_text(value: Any) -> str:
+    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def json_line(row: Row) -> str:
-    return json.dumps(plain(row), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json_text(row)
 
 
 def ndjson(rows: Iterable[Row]) -> str:
@@ -66,7 +70,7 @@ def cell(value: Any) -> str | int | float:
         case str():
             return guarded(value)
         case _:
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            return json_text(value)
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -86,7 +86,7 @@ class RawWriter:
     async def end_run(self, run: Run, at: datetime) -> None:
         """Tell every partition that the run is over and how far it brought time."""
         clock = ClockSet(run=run.id, at=at)
-        value = clock.model_dump_json(exclude_none=True).encode()
+        value = clock.model_dump_json(exclude_unset=True).encode()
         for partition in range(self._partitions):
             # An id per partition: a service counts the marks it has from each of them.
             identity = ids.derived_id("clock", run.id, partition)
@@ -108,18 +108,17 @@ async def open_writer(bootstrap_servers: str, partitions: int) -> AsyncIterator[
         await producer.stop()
         raise Transient(f"Kafka does not answer at {bootstrap_servers}: {error}") from error
     try:
+        cluster = await producer.client.fetch_all_metadata()
         for topic in (topics.RAW_EVENTS, topics.RAW_REQUESTS):
-            await _check(producer, topic, partitions)
+            _check(topic, cluster.partitions_for_topic(topic.name), partitions)
         yield RawWriter(producer, partitions)
     finally:
         await producer.stop()
 
 
-async def _check(producer: Any, topic: Topic, partitions: int) -> None:
-    try:
-        found = await asyncio.wait_for(producer.partitions_for(topic.name), timeout=10)
-    except (KafkaError, TimeoutError) as error:
-        raise Misconfigured(f"Kafka has no topic {topic.name}; `hune topics apply` makes it") from error
+def _check(topic: Topic, found: set[int] | None, partitions: int) -> None:
+    if not found:
+        raise Misconfigured(f"Kafka has no topic {topic.name}; `hune topics apply` makes it")
     if len(found) != partitions:
         raise Misconfigured(
             f"topic {topic.name} has {len(found)} partitions, this installation {partitions}: "

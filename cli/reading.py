@@ -26,13 +26,14 @@ class AsOf:
     why: str
 
 
-def exports() -> dict[str, Export]:
-    """Every kind of figure that any service offers."""
-    found: dict[str, Export] = {}
+def exports() -> dict[str, list[Export]]:
+    """Every kind of figure, with the services' ways to read it: several may have alerts."""
+    found: dict[str, list[Export]] = {}
     for service in pkgutil.iter_modules(services.__path__):
         name = f"services.{service.name}.reading"
         if service.ispkg and importlib.util.find_spec(name) is not None:
-            found |= getattr(importlib.import_module(name), "EXPORTS", {})
+            for kind, read in getattr(importlib.import_module(name), "EXPORTS", {}).items():
+                found.setdefault(kind, []).append(read)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -40,8 +40,6 @@ def command(account: str, as_of: datetime | None, config: Path | None, explain_:
     """Show the score of ACCOUNT and what it is made of."""
     found, when = run(_explain(account, as_of, config))
     click.echo(f"as of {instant(when.at)} ({when.why})", err=True)
-    if not found:
-        raise click.ClickException(f"account {account!r} is not known; `hune export accounts` names them")
     click.echo(output.json_line(found) if json_ else described(found, whole=explain_))
 
 
@@ -53,42 +51,50 @@ async def _explain(account: str, as_of: datetime | None, config: Path | None) ->
 
 
 def described(found: Mapping[str, Any], whole: bool) -> str:
-    """The score for reading; with `whole` also its parts."""
-    head = [f"{found.get('account_id')}: {_points(found.get('score'))}, {found.get('band')}"]
-    if isinstance(found.get("why"), str):
-        head.append(found["why"])
-    if not whole:
-        return "\n".join(head)
-    shown = {"account_id", "score", "band", "why", "parts"}
-    facts = [(name.replace("_", " "), value) for name, value in found.items() if name not in shown]
-    head += [f"{name}: {_text(value)}" for name, value in facts if value is not None]
-    return "\n".join([*head, "", _parts(found.get("parts") or ())])
+    """The score for reading; with `whole` also its parts and what changed it."""
+    name = f" ({found['name']})" if found.get("name") else ""
+    head = f"{found['account_id']}{name}: {_text(found['score'], 'no score')}, {found['band']}"
+    lines = [head, *_sentences(found["why"])]
+    if whole:
+        lines += [
+            f"exact {_text(found['exact'])}, from {found['coverage']:.0%} of the weights, "
+            f"configuration {found['config_hash']}",
+            "",
+            _parts(found["parts"]),
+            "",
+            *_change(found["change"]),
+        ]
+    return "\n".join(lines)
 
 
-def _parts(parts: Any) -> str:
-    lines = [("MEASURE", "GROUP", "VALUE", "POINTS", "WEIGHT", "REASON")]
+def _parts(parts: Sequence[Mapping[str, Any]]) -> str:
+    lines = [("MEASURE", "GROUP", "VALUE", "POINTS", "WEIGHT", "AS OF", "REASON")]
     lines += [
         (
-            str(part["measure"]),
-            str(part["group"]),
+            part["measure"],
+            part["group"],
             _text(part["value"]),
-            _points(part["points"]),
+            _text(part["points"]),
             _text(part["weight"]),
-            part.get("reason") or "",
+            (part["as_of"] or "-")[:10],
+            part["reason"] or "",
         )
         for part in parts
     ]
     return output.table(lines)
 
 
-def _points(value: Any) -> str:
-    return "not known" if value is None else _text(value)
+def _change(change: Mapping[str, Any]) -> list[str]:
+    since = f"since {change['since'][:10]} (then {_text(change['score'], 'no score')}, {change['band']})"
+    lines = [f"{since}: {' '.join(_sentences(change['why'])) or 'nothing changed'}"]
+    return lines + [f"  {share['points']:+.1f}  {share['cause']}" for share in change["shares"]]
 
 
-def _text(value: Any) -> str:
-    plain = output.plain(value)
-    if plain is None:
-        return "-"
-    if isinstance(plain, float):
-        return f"{plain:.6g}"
-    return output.json_line(plain) if isinstance(plain, dict | list) else str(plain)
+def _sentences(why: Any) -> list[str]:
+    return [why] if isinstance(why, str) and why else [str(part) for part in why or ()]
+
+
+def _text(value: Any, unknown: str = "-") -> str:
+    if value is None:
+        return unknown
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -33,7 +33,8 @@ def test_row_becomes_an_event_with_the_models_types() -> None:
         "id": "r1", "type": "survey.answered", "timestamp": "2024-05-01T10:00:00Z", "account_id": "acme",
         "kind": "nps", "score": 9.0, "scale": "0-10", "comment": "great, thanks",
     }  # fmt: skip
-    assert event.key == "acme" and not event.is_undated
+    assert event.key == "acme"
+    assert not event.is_undated
 
 
 def test_money_keeps_its_digits_and_an_empty_cell_says_nothing() -> None:
@@ -49,10 +50,11 @@ def test_booleans_dates_lists_and_parts_are_read_by_the_model() -> None:
     contract = rows_of({"account_id": "a", "ends_on": "ends", "auto_renew": "renews"}, {}, header, "contract.changed")
     body = contract.event(("acme", "2024-12-31", "Yes")).body
     assert (body["ends_on"], body["auto_renew"]) == ("2024-12-31", True)
-    header = ("a", "who", "tier", "zip", "crm")
+    columns = ("a", "who", "tier", "zip", "crm")
     maps = {"account_id": "a", "traits.tier": "tier", "traits.zip": "zip", "external_ids.crm": "crm"}
-    body = rows_of(maps, {}, header, "account.updated").event(("acme", "", "3", "01234", "17")).body
-    assert body["traits"] == {"tier": 3, "zip": "01234"} and body["external_ids"] == {"crm": "17"}
+    body = rows_of(maps, {}, columns, "account.updated").event(("acme", "", "3", "01234", "17")).body
+    assert body["traits"] == {"tier": 3, "zip": "01234"}
+    assert body["external_ids"] == {"crm": "17"}
     meeting = rows_of({"account_id": "a", "meeting_id": "m", "attendees": "w"}, {}, ("a", "m", "w"), "meeting.held")
     assert meeting.event(("acme", "m1", "ann; bob")).body["attendees"] == ["ann", "bob"]
 
@@ -85,7 +87,8 @@ def test_two_surveys_in_one_row_are_two_events() -> None:
 
 def test_row_without_a_time_gets_that_of_the_first_import() -> None:
     event = rows_of(SURVEY, {"kind": "nps"}).event(("acme", "9", "x", "", ""))
-    assert event.body["timestamp"] == "2025-01-01T00:00:00Z" and event.is_undated
+    assert event.body["timestamp"] == "2025-01-01T00:00:00Z"
+    assert event.is_undated
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,9 @@ def test_wrong_mapping_is_refused_before_anything_is_sent(
 
 def test_without_a_map_columns_called_like_fields_are_taken() -> None:
     body = rows_of({}, {"kind": "nps"}, ("account_id", "score", "other")).event(("acme", "9", "x")).body
-    assert body["account_id"] == "acme" and body["score"] == 9 and "other" not in body
+    assert body["account_id"] == "acme"
+    assert body["score"] == 9
+    assert "other" not in body
 
 
 def test_pairs_take_lists_and_quoted_commas() -> None:
@@ -159,7 +164,8 @@ def test_bad_lines_are_named_and_the_rest_go_on() -> None:
 def test_unclosed_quote_is_one_bad_row() -> None:
     *good, bad = list(a_table('a,b\n1,2\n3,"open\n4,5\n'))
     assert [row.cells for row in good] == [("1", "2")]
-    assert bad.number == 3 and "broken CSV" in bad.fault
+    assert bad.number == 3
+    assert "broken CSV" in bad.fault
 
 
 @pytest.mark.parametrize(
@@ -173,7 +179,8 @@ def test_table_that_is_no_csv_is_one_sentence(text: str, said: str) -> None:
 def test_every_input_type_can_be_imported_but_the_clock() -> None:
     types = mapping.importable()
     assert {"usage.tracked", "survey.answered", "subscription.changed", "request.made"} <= set(types)
-    assert "clock" not in types and "alert.opened" not in types
+    assert "clock" not in types
+    assert "alert.opened" not in types
     for model in types.values():
         assert {"id", "account_id", "user_id", "timestamp"} <= set(mapping.fields_of(model))
 
@@ -196,4 +203,5 @@ def test_wrong_command_says_what_to_change(
         path.write_bytes(content)
     result = CliRunner().invoke(import_.command, [str(path), "--as", "usage.tracked", *args])
     assert result.exit_code != 0
-    assert said in result.output and "Traceback" not in result.output
+    assert said in result.output
+    assert "Traceback" not in result.output

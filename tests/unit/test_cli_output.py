@@ -43,7 +43,7 @@ def test_csv_has_every_column_and_rfc_4180_lines() -> None:
     assert text == 'a,b,c,d\r\n1,"say ""x"", y",,\r\n,,"[1,2]",true\r\n'
 
 
-@given(st.lists(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20), min_size=1, max_size=5))
+@given(st.lists(st.text(alphabet=st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=5))
 def test_csv_cells_come_back_as_they_went(texts: list[str]) -> None:
     row = {f"column{number}": text for number, text in enumerate(texts)}
     read = list(csv.reader(io.StringIO(output.csv_text([row]), newline="")))
@@ -77,7 +77,8 @@ def test_option_takes_a_date_for_its_first_instant() -> None:
 def test_wrong_time_names_the_option_and_the_fix(text: str) -> None:
     result = CliRunner().invoke(show_time, ["--as-of", text])
     assert result.exit_code == 2
-    assert "--as-of" in result.output and text in result.output
+    assert "--as-of" in result.output
+    assert text in result.output
 
 
 def test_times_in_files_may_lack_a_zone() -> None:

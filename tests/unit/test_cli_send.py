@@ -59,7 +59,9 @@ def test_structured_cloudevents_are_placed_by_their_data() -> None:
             data={"account_id": "a"},
         )
     )  # fmt: skip
-    assert placed.structured and placed.key == b"a" and placed.time == "2024-01-01T00:00:00Z"
+    assert placed.structured
+    assert placed.key == b"a"
+    assert placed.time == "2024-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize("line", [b"[1]", b'"text"', b"42", b"null"])
@@ -70,7 +72,9 @@ def test_json_that_is_no_object_is_sent_and_named(line: bytes) -> None:
 @pytest.mark.parametrize("line", [b"{", b"nonsense", b'{"id": }', b"\xff\xfe", b"[" * 100_000])
 def test_what_is_not_json_is_sent_and_named(line: bytes) -> None:
     placed = place(line)
-    assert placed.topic is topics.RAW_EVENTS and placed.key is None and placed.fault
+    assert placed.topic is topics.RAW_EVENTS
+    assert placed.key is None
+    assert placed.fault
 
 
 def test_clock_of_a_run_is_the_latest_time_whatever_its_offset() -> None:
