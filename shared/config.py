@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from shared.errors import Misconfigured
 
@@ -53,7 +53,7 @@ def parse(text: str, model: type[M], path: Path = Path("config.yaml")) -> Loaded
     try:
         found = model.model_validate({} if content is None else content)
     except ValidationError as error:
-        lines = [_describe(path, root, detail["loc"], detail["msg"]) for detail in error.errors(include_url=False)]
+        lines = [_describe(path, root, detail) for detail in error.errors(include_url=False)]
         raise Misconfigured("\n".join(lines)) from error
     return Loaded(found, digest_of(found), path)
 
@@ -65,17 +65,16 @@ def digest_of(*models: BaseModel) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def _describe(path: Path, root: yaml.Node | None, loc: Sequence[int | str], message: str) -> str:
+def _describe(path: Path, root: yaml.Node | None, error: ErrorDetails) -> str:
     node, field = root, []
-    for step in loc:
+    for step in error["loc"]:  # a step that is not in the file is a union's tag, or the key that is missing
         below = _child(node, step)
         if below is not None:
             node = below
-            field.append(str(step))
-        elif step == loc[-1]:  # a missing key, named at its parent; other unknown steps are tags of a union
+        if below is not None or (error["type"] == "missing" and step == error["loc"][-1]):
             field.append(str(step))
     line = f":{node.start_mark.line + 1}" if node is not None else ""
-    return f"{path}{line}: {'.'.join(field) or 'the file'}: {message}"
+    return f"{path}{line}: {'.'.join(field) or 'the file'}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _child(node: yaml.Node | None, step: int | str) -> yaml.Node | None:

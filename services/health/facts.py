@@ -61,7 +61,8 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
     at, day = micros(occurred_at), f"{occurred_at.astimezone(UTC):%Y-%m-%d}"
 
     def mark(kind: str, key: str | None, verb: str, **said: Any) -> Learnt:
-        return Learnt((kind, key or ""), Mark(at, event_id, verb, {k: v for k, v in said.items() if v is not None}))
+        data = {name: without_zeros(value) for name, value in said.items() if value is not None}
+        return Learnt((kind, without_zeros(key or "")), Mark(at, event_id, verb, data))
 
     match type_:
         case "account.updated":
@@ -110,8 +111,13 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
             return Ignore("of no consequence for health")
 
 
+def without_zeros(value: Any) -> Any:
+    """Text without the zero character, which PostgreSQL cannot hold."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
+
+
 def _profile(data: Any, mark: Any) -> Learnt | Reject:
-    said = {name: getattr(data, name) for name in PROFILE_FIELDS if name in data.model_fields_set}
+    said = {name: without_zeros(getattr(data, name)) for name in PROFILE_FIELDS if name in data.model_fields_set}
     if isinstance(said.get("arr"), Decimal):
         said["arr"] = format(said["arr"], "f")
     zone = said.get("timezone")
@@ -119,7 +125,7 @@ def _profile(data: Any, mark: Any) -> Learnt | Reject:
         return Reject(f"timezone {zone!r} is not an IANA name; try Europe/Paris")
     segment = data.traits.get("segment")
     if isinstance(segment, str):
-        said["segment"] = segment
+        said["segment"] = without_zeros(segment)
     learnt: Learnt = mark("profile", "", "updated")
     return Learnt(learnt.key, learnt.mark._replace(data=said))
 

@@ -193,9 +193,16 @@ def usual(now: Picture, trend: Trend) -> tuple[float | None, str | None]:
 
 
 def levels(now: Picture, trend: Trend) -> tuple[int, float]:
-    """Use in the last window, and the mean of the windows before it from the first with any use on."""
-    newest, *before = now.usage.windows(now.zone, now.today, trend.of, trend.window_days, 1 + trend.baseline_windows)
+    """Use in the last window, and the mean of the windows before it.
+
+    Of the windows before, those count of which the account was there for at least half, or else the first with any use.
+    """
+    length, count = trend.window_days, 1 + trend.baseline_windows
+    newest, *before = now.usage.windows(now.zone, now.today, trend.of, length, count)
+    first = now.usage.first_day_since(now.zone, now.today - timedelta(days=length * count))
     while before and not before[-1]:
+        before.pop()
+    if len(before) > 1 and first > now.today - timedelta(days=length * (len(before) + 1) - length // 2):
         before.pop()
     return newest, sum(before) / len(before) if before else 0.0
 

@@ -9,7 +9,7 @@ from datetime import date, datetime
 import msgspec
 
 from services.health.domain import Change, Episode, Memory
-from services.health.facts import Facts, Key, Learnt, Mark
+from services.health.facts import Facts, Key, Learnt, Mark, without_zeros
 from services.health.usage import Events, from_bytes
 from shared.db import Connection
 
@@ -155,12 +155,7 @@ _read_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
 
 
 def _text(value: object) -> str:
-    """JSON as jsonb takes it: without the zero character, which PostgreSQL cannot hold."""
-    return msgspec.json.encode(value).decode().replace("\\u0000", "\\ufffd")
-
-
-def _clean(name: str) -> str:
-    return name.replace("\0", "\ufffd")
+    return msgspec.json.encode(value).decode()
 
 
 async def load_accounts(db: Connection, account_ids: Collection[str]) -> dict[str, Account]:
@@ -211,7 +206,9 @@ async def save_words(db: Connection, words: Iterable[tuple[str, int, str]]) -> s
     """Write (kind, hash, word) and return those that were new."""
     ordered = sorted(words)  # one order for all transactions, so that none waits for another in a ring
     kinds, hashes, names = zip(*ordered, strict=True)
-    rows = await db.fetch(SAVE_WORDS, kinds, [signed(value) for value in hashes], [_clean(name) for name in names])
+    rows = await db.fetch(
+        SAVE_WORDS, kinds, [signed(value) for value in hashes], [without_zeros(name) for name in names]
+    )
     return {(row[0], unsigned(row[1])) for row in rows}
 
 
@@ -220,7 +217,7 @@ async def save_users(db: Connection, users: Iterable[tuple[str, int, int, str]])
     ordered = sorted(users)
     accounts, hashes, partitions, names = zip(*ordered, strict=True)
     rows = await db.fetch(
-        SAVE_USERS, accounts, [signed(value) for value in hashes], partitions, [_clean(name) for name in names]
+        SAVE_USERS, accounts, [signed(value) for value in hashes], partitions, [without_zeros(name) for name in names]
     )
     return {(row[0], unsigned(row[1])) for row in rows}
 
@@ -239,7 +236,7 @@ async def save_marks(db: Connection, marks: Sequence[tuple[str, int, Learnt]]) -
     ordered = sorted(things.items())
     await db.execute(
         SAVE_MARKS,
-        *[[_clean(key[column]) for key, _ in ordered] for column in range(3)],
+        *[[key[column] for key, _ in ordered] for column in range(3)],
         [partition for _, (partition, _) in ordered],
         [_text(said) for _, (_, said) in ordered],
     )
@@ -250,7 +247,7 @@ async def save_until(db: Connection, ends: Sequence[tuple[str, Key, datetime]]) 
         SAVE_UNTIL,
         [account_id for account_id, _, _ in ends],
         [key[0] for _, key, _ in ends],
-        [_clean(key[1]) for _, key, _ in ends],
+        [key[1] for _, key, _ in ends],
         [until for _, _, until in ends],
     )
 

@@ -128,7 +128,7 @@ def alert_fields(episode: Episode) -> dict[str, Any]:
         "title": episode.title,
         "why": episode.why,
         "next_step": episode.next_step,
-        "evidence": dict(episode.evidence),
+        "evidence": dict(sorted(episode.evidence.items())),
     }
 
 

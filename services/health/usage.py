@@ -111,6 +111,11 @@ class Usage:
         low, high = np.searchsorted(self.events["at"], [after, until], side="right")
         return self.events[low:high]
 
+    def first_day_since(self, zone: ZoneInfo, day: date) -> date:
+        """The local day of the first use from `day` on, or the last of all days when there is none."""
+        rest = self.events["at"][np.searchsorted(self.events["at"], midnight(zone, day)) :]
+        return moment(int(rest[0])).astimezone(zone).date() if rest.size else date.max
+
     def windows(self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"],
                 length: int, count: int) -> list[int]:  # fmt: skip
         """Distinct days, users or features in `count` windows of complete local days, newest first."""
@@ -146,6 +151,8 @@ class Usage:
 
 def group(accounts: Ints, events: Events) -> list[tuple[int, int, bytes]]:
     """Cut events into (account's index, UTC day since 1970, packed body), one per account and day."""
+    if not events.size:
+        return []
     days = events["at"] // DAY_US
     order = np.lexsort((days, accounts))
     accounts, days = accounts[order], days[order]
