@@ -22,9 +22,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.gateway import keys, metrics, store
+from services.gateway.adapters.base import Door, Incoming, Words
 from services.gateway.body import read_body
 from services.gateway.canonical import Refused, record_of
-from services.gateway.doors import DOORS, Door, Incoming
+from services.gateway.doors import DOORS
 from services.gateway.handlers import build
 from services.gateway.ingest import Durable, Ingest, NotDurable
 from services.gateway.limiter import TokenBuckets
@@ -226,32 +227,42 @@ def _error(reason: str) -> bytes:
 
 def _door_endpoint(gateway: Gateway, door: Door) -> Any:
     async def endpoint(request: Request) -> Response:
-        index, retry_after = None, None
+        call = _Call(door.words)
+        retry_after = None
         try:
             with gateway.slot():
-                count = await _take_in(gateway, door, request)
+                count = await _take_in(gateway, door, request, call)
             metrics.EVENTS.labels(door.name).inc(count)
-            status, body = 200, door.accepted(count)
+            status, body = 200, call.words.accepted(count)
         except Refused as refused:
-            status, reason, index = refused.status, refused.reason, refused.index
-            body = door.refused(status, reason, index)
+            status, body = refused.status, call.words.refused(refused.status, refused.reason, refused.index)
         except Denied as denied:
-            status, reason, retry_after = denied.status, denied.reason, denied.retry_after
-            body = door.refused(status, reason, None)
+            status, retry_after = denied.status, denied.retry_after
+            body = call.words.refused(status, denied.reason, None)
         except NotDurable as lost:
             status, retry_after = 503, RETRY_AFTER_SECONDS
-            body = door.refused(status, f"{lost}; nothing was confirmed, send the same again", None)
+            body = call.words.refused(status, f"{lost}; nothing was confirmed, send the same again", None)
         metrics.REQUESTS.labels(door.name, status).inc()
-        return _respond(status, body, door.media_type, retry_after)
+        return _respond(status, body, call.words.media_type, retry_after)
 
     return endpoint
 
 
-async def _take_in(gateway: Gateway, door: Door, request: Request) -> int:
+class _Call:
+    """The words of the answer, which the body of the request may still choose."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+
+
+async def _take_in(gateway: Gateway, door: Door, request: Request, call: _Call) -> int:
     """From the request's bytes to Kafka's acknowledgement; gives the number of events."""
     knobs = gateway.knobs
     known = None
-    key = keys.from_basic(request.headers.get("authorization"))
+    key = keys.from_basic(request.headers.get("authorization"), password=door.password)
+    key = request.path_params.get("key") or key
     if key is not None:
         known = await gateway.admit(key, keys.INGEST)
     body = await read_body(
@@ -259,6 +270,7 @@ async def _take_in(gateway: Gateway, door: Door, request: Request) -> int:
     )
     opened = door.open(
         Incoming(
+            method=request.method,
             body=body,
             url_path=request.url.path,
             path=request.path_params,
@@ -266,6 +278,7 @@ async def _take_in(gateway: Gateway, door: Door, request: Request) -> int:
             content_type=request.headers.get("content-type", ""),
         )
     )
+    call.words = opened.words or call.words
     if known is None:
         known = await gateway.admit(opened.write_key, keys.INGEST)
     with gateway.share(known):
@@ -406,7 +419,9 @@ def make_app(gateway: Gateway, *, worker: bool = True) -> Starlette:
     routes = [
         Route(path, _door_endpoint(gateway, door), methods=list(door.methods))
         for door in DOORS
-        for path in dict.fromkeys(variant for stem in door.paths for variant in _with_slash(stem))
+        for prefix in ("", "/k/{key}")
+        for stem in door.paths
+        for path in _with_slash(prefix + stem)
     ]
     for path in _with_slash("/v1/requests"):
         routes.append(Route(path, _requests_endpoint(_make_request), methods=["POST"]))

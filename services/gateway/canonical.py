@@ -65,10 +65,11 @@ def record_of(event: Canonical, topic: str = RAW_EVENTS.name) -> Record:
         ("ce_id", event.id.encode()),
         ("ce_source", event.source.encode()),
         ("ce_type", wire_type_of(event.type).encode()),
-        ("ce_time", rfc3339(event.occurred_at).encode()),
         _CONTENT_TYPE,
     ]
     if event.own_time is not None:
+        # Without an own time the broker's is the event's: one of ours would differ when the call is sent again.
+        headers.append(("ce_time", rfc3339(event.occurred_at).encode()))
         headers.append(("ce_owntime", event.own_time.encode()))
     return Record(topic, event.key.encode(), msgspec.json.encode(event.body), headers)
 
@@ -165,6 +166,58 @@ class MissingIds:
         ordinal = self._seen.get(canonical, 0)
         self._seen[canonical] = ordinal + 1
         return str(uuid.uuid5(_BODY_NAMESPACE, f"{ordinal}\x1f{canonical.decode()}"))
+
+
+def tracked(
+    *,
+    source: str,
+    id: str,
+    user_id: str | None,
+    event: str,
+    own: OwnTime | None,
+    occurred_at: datetime,
+    properties: dict[str, Any],
+    feature: str | None = None,
+    groups: dict[str, Any] | None = None,
+) -> Canonical:
+    """A `usage.tracked` of a tool that is not Segment; any account it names stays where the router looks."""
+    account = account_hint((groups or {}).get("company"), properties.get("company_id"), properties.get("account_id"))
+    if user_id is None and account is None:
+        raise Refused("the event names neither a user nor an account; send one of them")
+    body: dict[str, Any] = {"event": event}
+    optional = {
+        "user_id": user_id,
+        "feature": feature or short_text(properties.get("feature")),
+        "product": short_text(properties.get("product")),
+        "timestamp": own.text if own else None,
+        "groups": groups,
+        "properties": properties,
+    }
+    body.update((name, value) for name, value in optional.items() if value)
+    key = user_id or account or id
+    return Canonical("usage.tracked", id, body, key, occurred_at, own.text if own else None, source)
+
+
+def told(
+    type: str,
+    *,
+    source: str,
+    id: str,
+    own: OwnTime | None,
+    occurred_at: datetime,
+    user_id: str | None = None,
+    account_id: str | None = None,
+    **fields: Any,
+) -> Canonical:
+    """Any other event; empty fields are left out."""
+    who = {"user_id": user_id, "account_id": account_id, "timestamp": own.text if own else None}
+    body = {name: value for name, value in {**who, **fields}.items() if value}
+    return Canonical(type, id, body, user_id or account_id or id, occurred_at, own.text if own else None, source)
+
+
+def account_hint(*hints: object) -> str | None:
+    """The first account that a message names; only for a record's key, as the router decides which counts."""
+    return next((str(hint)[:MAX_ID] for hint in hints if isinstance(hint, (str, int)) and hint != ""), None)
 
 
 def membership_id(event_id: str) -> str:

@@ -214,7 +214,7 @@ class Ingest:
             for builder in _batches(producer, chunk):
                 async with asyncio.timeout(STALLED_SECONDS):
                     await (await producer.send_batch(builder, lane.topic, partition=lane.partition))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # aiokafka fails in many ways, some of them bare assertions. Whichever: a batch that failed may leave a
             # gap in the sequence, after which an idempotent producer sends nothing more.
             log.warning("producer failed; making a new one", extra={"error": type(error).__name__})

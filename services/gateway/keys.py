@@ -60,8 +60,8 @@ class Key:
     scopes: frozenset[str]
 
 
-def from_basic(authorization: str | None) -> str | None:
-    """The user of Basic authentication, which is where SDKs put the write key."""
+def from_basic(authorization: str | None, *, password: bool = False) -> str | None:
+    """The user of Basic authentication, which is where most SDKs put the key, or its password."""
     scheme, _, encoded = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -69,7 +69,8 @@ def from_basic(authorization: str | None) -> str | None:
         text = base64.b64decode(encoded.strip(), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return text.partition(":")[0] or None
+    user, _, secret = text.partition(":")
+    return (secret if password else user) or None
 
 
 def from_bearer(authorization: str | None) -> str | None:

@@ -1,4 +1,7 @@
-"""The HTTP interface as OpenAPI 3.1: small, written by hand, and compared with the routes by a test."""
+"""Our own HTTP interface as OpenAPI 3.1, written by hand and compared with the routes by a test.
+
+The other families' interfaces are their vendors'.
+"""
 
 from __future__ import annotations
 

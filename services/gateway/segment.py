@@ -26,6 +26,7 @@ from services.gateway.canonical import (
     MissingIds,
     OwnTime,
     Refused,
+    account_hint,
     check_message,
     decode,
     identifier,
@@ -245,15 +246,13 @@ def _event(type: str, who: Who, body: dict[str, Any], account: str | None, id: s
 
 
 def _account_hint(message: Message, who: Who, properties: dict[str, Any]) -> str | None:
-    """Any account that the message names; only for the record's key, as the router decides which counts."""
-    hints = (
+    return account_hint(
         message.account_id,
         who.context.get("groupId"),
         who.groups.get("company"),
         properties.get("company_id"),
         properties.get("account_id"),
     )
-    return next((str(hint)[:256] for hint in hints if isinstance(hint, (str, int)) and hint != ""), None)
 
 
 def _somebody(who: Who, account: str | None) -> None:
@@ -317,7 +316,7 @@ def _alias(message: Message, who: Who) -> Iterator[Canonical]:
 def _group(message: Message, who: Who) -> Iterator[Canonical]:
     account = _required(identifier(message.groupId, "groupId"), "groupId")
     traits = mapping(message.traits, "traits")
-    body = _body(who, account_id=account, traits=traits, **_account_fields(traits))
+    body = _body(who, account_id=account, traits=traits, **account_fields(traits))
     for name in traits.keys() & {"name", "plan", "industry"}:
         if traits[name] is None:
             body[name] = None  # an explicit null clears the field
@@ -326,7 +325,7 @@ def _group(message: Message, who: Who) -> Iterator[Canonical]:
         yield _event("user.identified", who, _body(who, account_id=account), account, membership_id(who.id))
 
 
-def _account_fields(traits: dict[str, Any]) -> dict[str, Any]:
+def account_fields(traits: dict[str, Any]) -> dict[str, Any]:
     """The traits that the contract knows, where their value fits it; all traits travel beside them anyway.
 
     `employees` is the size of the company, not of the licence: it stays a trait and does not become `seats`.

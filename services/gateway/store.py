@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from shared.db import Connection, Pool
 
-Database: TypeAlias = Connection | Pool
+Database: TypeAlias = "Connection | Pool"
 
 LOAD_KEYS = "select name, hash, scopes from gateway.keys where revoked_at is null"
 LIST_KEYS = "select name, scopes, created_at, revoked_at from gateway.keys order by created_at, name"

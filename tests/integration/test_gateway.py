@@ -36,6 +36,7 @@ from tests.support.stack import TestStores
 pytestmark = pytest.mark.asyncio
 
 ROOT = Path(__file__).parents[2]
+KNOBS = GatewaySettings()
 
 
 @dataclass
@@ -68,7 +69,7 @@ async def a_key(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def a_door(settings: Settings, knobs: GatewaySettings = GatewaySettings(), worker: bool = False) -> Any:
+async def a_door(settings: Settings, knobs: GatewaySettings = KNOBS, worker: bool = False) -> Any:
     gateway = Gateway(settings, knobs)
     app = make_app(gateway, worker=worker)
     key = await a_key(settings)
@@ -76,6 +77,7 @@ async def a_door(settings: Settings, knobs: GatewaySettings = GatewaySettings(),
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", auth=(key, "")) as client:
             await until(lambda: gateway.not_ready() is None)
+            await until_taken(client, a_batch(some_ids(40), users=40))  # a broker just started may lead nothing yet
             yield Door(settings, key, gateway, client)
 
 
@@ -90,6 +92,15 @@ async def until(condition: Any, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.02)
+
+
+async def until_taken(client: httpx.AsyncClient, batch: dict[str, Any]) -> None:
+    """Send the same batch until it is answered 200, as SDKs do."""
+    deadline = time.monotonic() + 30
+    while (answer := await client.post("/v1/batch", json=batch)).status_code != 200:
+        assert answer.status_code == 503
+        assert time.monotonic() < deadline, "never taken"
+        await asyncio.sleep(0.1)
 
 
 async def records_of(settings: Settings, topic: str, ids: set[str]) -> list[ConsumerRecord]:
@@ -129,7 +140,7 @@ def some_ids(n: int) -> list[str]:
     return [str(uuid.uuid4()) for _ in range(n)]
 
 
-async def test_what_is_answered_200_is_on_the_topic_keyed_by_user_and_in_order(door: Door):
+async def test_what_is_answered_200_is_on_the_topic_keyed_by_user_and_in_order(door: Door) -> None:
     ids = some_ids(100)
     answer = await door.client.post("/v1/batch", json=a_batch(ids))
     assert (answer.status_code, answer.json()) == (200, {"success": True})
@@ -140,14 +151,16 @@ async def test_what_is_answered_200_is_on_the_topic_keyed_by_user_and_in_order(d
         assert dict(record.headers)["ce_owntime"] == b"2026-06-01T00:00:00.000Z"
     for user in range(7):
         mine = [msgspec.json.decode(r.value)["properties"]["n"] for r in records if r.key == f"user-{user}".encode()]
-        assert mine == sorted(mine) and len(mine) >= 14
+        assert mine == sorted(mine)
+        assert len(mine) >= 14
 
 
-async def test_a_key_is_hashed_listed_and_dead_soon_after_it_is_revoked(door: Door):
+async def test_a_key_is_hashed_listed_and_dead_soon_after_it_is_revoked(door: Door) -> None:
     connection = await db.connect(door.settings.database_url)
     try:
         listed = {row["name"]: row for row in await keys.list_keys(connection)}
-        assert door.key not in str(listed) and "hash" not in next(iter(listed.values()))
+        assert door.key not in str(listed)
+        assert "hash" not in next(iter(listed.values()))
         name = f"doomed-{uuid.uuid4()}"
         doomed = await keys.create_key(connection, name)
         assert (await door.client.post("/v1/batch", json=a_batch(some_ids(1)), auth=(doomed, ""))).status_code == 200
@@ -179,7 +192,7 @@ NOW = datetime(2026, 6, 2, 9, 30, tzinfo=UTC)
 STAMPS = {"occurred_at": NOW, "computed_at": NOW}
 
 
-async def test_a_request_is_known_from_the_202_on_and_waits_for_its_first_answer(settings: Settings):
+async def test_a_request_is_known_from_the_202_on_and_waits_for_its_first_answer(settings: Settings) -> None:
     async with a_door(settings, worker=True) as door:
         asked = {"demand": "health.score", "account_id": "acct-1", "parameters": {"days": 7}}
         made = await door.client.post("/v1/requests", json=asked)
@@ -219,7 +232,7 @@ async def until_known(door: Door, id: str) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_request_sent_again_is_one_request_and_another_under_its_id_is_refused(door: Door):
+async def test_a_request_sent_again_is_one_request_and_another_under_its_id_is_refused(door: Door) -> None:
     asked = {"id": str(uuid.uuid4()), "text": "How is Acme doing?"}
     for _ in range(2):
         answer = await door.client.post("/v1/requests/", json=asked)
@@ -230,12 +243,13 @@ async def test_a_request_sent_again_is_one_request_and_another_under_its_id_is_r
     assert (await door.client.get(f"/v1/requests/{asked['id']}?wait=31")).status_code == 400
     started = time.monotonic()
     pending = await door.client.get(f"/v1/requests/{asked['id']}?wait=0.5")
-    assert pending.json()["status"] == "pending" and 0.4 < time.monotonic() - started < 3
+    assert pending.json()["status"] == "pending"
+    assert 0.4 < time.monotonic() - started < 3
 
 
 async def test_while_kafka_stands_still_nothing_is_confirmed_and_later_all_is_as_before(
     settings: Settings, stack: TestStores
-):
+) -> None:
     kafka = stack.stack.kafka
     if kafka is None or kafka.pid is None:
         pytest.skip("Kafka is not ours to stop")
@@ -248,11 +262,10 @@ async def test_while_kafka_stands_still_nothing_is_confirmed_and_later_all_is_as
             request = await door.client.post("/v1/requests", json={"demand": "health.score"})
         finally:
             os.kill(kafka.pid, signal.SIGCONT)
-        assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
         assert request.status_code == 503
-        deadline = time.monotonic() + 30
-        while (await door.client.post("/v1/batch", json=a_batch(during))).status_code != 200:
-            assert time.monotonic() < deadline
+        await until_taken(door.client, a_batch(during))
         assert (await door.client.post("/v1/batch", json=a_batch(after))).status_code == 200
         records = await records_of(settings, topics.RAW_EVENTS.name, {*before, *during, *after})
         assert {dict(r.headers)["ce_id"].decode() for r in records} == {*before, *during, *after}
@@ -270,7 +283,8 @@ async def a_process(settings: Settings, stack: TestStores) -> Any:
         ) as client:
             deadline = time.monotonic() + 60
             while True:
-                assert time.monotonic() < deadline and process.returncode is None, "the gateway did not get ready"
+                assert process.returncode is None, "the gateway ended"
+                assert time.monotonic() < deadline, "the gateway did not get ready"
                 try:
                     if (await client.get(f"http://127.0.0.1:{probes}/readyz")).status_code == 200:
                         break
@@ -285,7 +299,9 @@ async def a_process(settings: Settings, stack: TestStores) -> Any:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["drain", "kill"])
-async def test_whatever_ends_the_process_what_it_confirmed_is_kept(settings: Settings, stack: TestStores, how: int):
+async def test_whatever_ends_the_process_what_it_confirmed_is_kept(
+    settings: Settings, stack: TestStores, how: int
+) -> None:
     confirmed: list[str] = []
     ended = asyncio.Event()
 
@@ -296,8 +312,10 @@ async def test_whatever_ends_the_process_what_it_confirmed_is_kept(settings: Set
                 answer = await client.post("/v1/batch", json=a_batch(ids))
             except httpx.TransportError:
                 return
-            assert answer.status_code == 200
-            confirmed.extend(ids)
+            if answer.status_code == 200:
+                confirmed.extend(ids)
+            else:
+                assert answer.status_code == 503
 
     async with a_process(settings, stack) as (process, client):
         senders = [asyncio.create_task(send(client)) for _ in range(4)]

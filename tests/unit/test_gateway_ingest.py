@@ -89,7 +89,7 @@ def a_record(key: str, size: int = 10) -> Record:
     return Record(TOPIC, key.encode(), b"x" * size, [])
 
 
-async def test_records_go_to_the_partition_of_their_key_in_the_order_given(ingest: Ingest, broker: Broker):
+async def test_records_go_to_the_partition_of_their_key_in_the_order_given(ingest: Ingest, broker: Broker) -> None:
     await ingest.publish([a_record(f"u{n % 7}") for n in range(70)])
     assert sum(len(keys) for _, keys in broker.batches) == 70
     assert len(broker.batches) <= PARTITIONS
@@ -97,7 +97,7 @@ async def test_records_go_to_the_partition_of_their_key_in_the_order_given(inges
         assert {partition_of(key, PARTITIONS) for key in keys} == {partition}
 
 
-async def test_callers_who_wait_together_share_batches(ingest: Ingest, broker: Broker):
+async def test_callers_who_wait_together_share_batches(ingest: Ingest, broker: Broker) -> None:
     broker.acking.clear()
     calls = [asyncio.create_task(ingest.publish([a_record("same")])) for _ in range(50)]
     await asyncio.sleep(0.02)
@@ -107,7 +107,7 @@ async def test_callers_who_wait_together_share_batches(ingest: Ingest, broker: B
     assert len(broker.batches) <= 2
 
 
-async def test_one_caller_cannot_make_a_batch_larger_than_kafka_takes(ingest: Ingest, broker: Broker):
+async def test_one_caller_cannot_make_a_batch_larger_than_kafka_takes(ingest: Ingest, broker: Broker) -> None:
     broker.acking.clear()
     calls = [asyncio.create_task(ingest.publish([a_record("same", CHUNK_BYTES // 2)])) for _ in range(3)]
     await asyncio.sleep(0.02)
@@ -116,13 +116,14 @@ async def test_one_caller_cannot_make_a_batch_larger_than_kafka_takes(ingest: In
     assert all(len(keys) == 1 for _, keys in broker.batches)
 
 
-async def test_kafka_out_of_reach_is_certain_and_ends_in_time(broker: Broker):
+async def test_kafka_out_of_reach_is_certain_and_ends_in_time(broker: Broker) -> None:
     broker.up = False
     ingest = Ingest("nowhere:9092", ack_seconds=0.05, queue_bytes=1_000, make_producer=broker.make)
     await ingest.start()
     with pytest.raises(NotDurable) as caught:
         await ingest.publish([a_record("u")])
-    assert caught.value.certain and not ingest.ready
+    assert caught.value.certain
+    assert not ingest.ready
     broker.up = True
     await asyncio.sleep(0.3)
     await ingest.publish([a_record("u")])
@@ -130,7 +131,9 @@ async def test_kafka_out_of_reach_is_certain_and_ends_in_time(broker: Broker):
     await ingest.stop()
 
 
-async def test_what_the_producer_holds_is_uncertain_and_what_it_never_got_is_withdrawn(ingest: Ingest, broker: Broker):
+async def test_what_the_producer_holds_is_uncertain_and_what_it_never_got_is_withdrawn(
+    ingest: Ingest, broker: Broker
+) -> None:
     broker.acking.clear()
     first = asyncio.create_task(ingest.publish([a_record("same")]))
     await asyncio.sleep(0.02)
@@ -142,16 +145,17 @@ async def test_what_the_producer_holds_is_uncertain_and_what_it_never_got_is_wit
     assert sum(len(keys) for _, keys in broker.batches) == 2
 
 
-async def test_a_producer_that_fails_is_replaced(ingest: Ingest, broker: Broker):
+async def test_a_producer_that_fails_is_replaced(ingest: Ingest, broker: Broker) -> None:
     broker.error = OutOfOrderSequenceNumber()
     with pytest.raises(NotDurable) as caught:
         await ingest.publish([a_record("u")])
     assert not caught.value.certain
     await ingest.publish([a_record("u")])
-    assert broker.made == 2 and len(broker.batches) == 1
+    assert broker.made == 2
+    assert len(broker.batches) == 1
 
 
-async def test_a_full_queue_refuses_at_once(ingest: Ingest, broker: Broker):
+async def test_a_full_queue_refuses_at_once(ingest: Ingest, broker: Broker) -> None:
     broker.acking.clear()
     first = asyncio.create_task(ingest.publish([a_record("u", 2_000_000)]))
     await asyncio.sleep(0.02)
@@ -162,7 +166,7 @@ async def test_a_full_queue_refuses_at_once(ingest: Ingest, broker: Broker):
     assert ingest.queued_bytes == 0
 
 
-async def test_stopping_lets_what_is_queued_arrive(broker: Broker):
+async def test_stopping_lets_what_is_queued_arrive(broker: Broker) -> None:
     ingest = Ingest("nowhere:9092", ack_seconds=0.5, queue_bytes=1_000_000, make_producer=broker.make)
     await ingest.start()
     broker.acking.clear()
@@ -174,7 +178,7 @@ async def test_stopping_lets_what_is_queued_arrive(broker: Broker):
     assert len(broker.batches) == 1
 
 
-def test_a_bucket_refills_with_time_and_is_never_fuller_than_its_burst():
+def test_a_bucket_refills_with_time_and_is_never_fuller_than_its_burst() -> None:
     buckets = TokenBuckets(rate=10, burst=20)
     assert buckets.take("a", 20, now=0) == 0
     assert buckets.take("a", 15, now=0) == 2
