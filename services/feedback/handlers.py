@@ -26,6 +26,10 @@ NOT_YET = {
     "feedback.survey": "Hune does not send surveys yet; send them with your tool and its answers as survey.answered",
     "feedback.closed_loop": "closed-loop cases are not kept yet; feedback.analysis lists who is unhappy now",
 }
+NOT_CARRIED_OUT = {
+    "account.merged": "merges are not carried out yet",
+    "privacy.requested": "deletion is not carried out yet",
+}
 NO_CASES = "closed-loop cases are not kept yet, so there is none to act on"
 WHOLE_BOOK = "feedback.analysis answers for one account: name account_id; for the whole book use `hune export nps`"
 
@@ -83,7 +87,7 @@ class Feedback:
             elif signal.type == "request.made":
                 inbox.asked.append(signal)
             else:
-                unit.ignore(signal, "says nothing about surveys")
+                unit.ignore(signal, NOT_CARRIED_OUT.get(signal.type, "says nothing about surveys"))
         return inbox
 
     def _sort_statement(self, signal: Signal, unit: UnitOfWork, inbox: Inbox) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from services.qbr import messages
 from services.qbr.handlers import Reviews
 from services.qbr.settings import load_policy, load_surveys
+from shared.events.fast import read_usage
+from shared.events.inputs import UsageTracked
 from shared.runtime.api import Worker
 
 HERE = Path(__file__).parent
@@ -27,4 +29,5 @@ def build() -> Worker:
         handle=reviews.on_signals,
         tick=reviews.tick,
         migrations=HERE / "migrations",
+        fast={UsageTracked.wire_type(): read_usage},
     )

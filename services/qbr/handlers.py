@@ -30,6 +30,10 @@ NOT_YET = {
     "qbr.ebr": "the executive variant is not made yet; qbr.review gives the account's figures of a quarter",
     "plan.update": "success plans are not kept yet, so there is none to update",
 }
+NOT_CARRIED_OUT = {
+    "account.merged": "merges are not carried out yet",
+    "privacy.requested": "deletion is not carried out yet",
+}
 PACKS_AT_ONCE = 50
 
 
@@ -123,7 +127,7 @@ class Reviews:
             elif signal.type == "request.made":
                 self._sort_request(signal, unit, inbox)
             else:
-                unit.ignore(signal, "says nothing to reviews")
+                unit.ignore(signal, NOT_CARRIED_OUT.get(signal.type, "says nothing to reviews"))
         return inbox
 
     def _sort_request(self, signal: Signal, unit: UnitOfWork, inbox: Inbox) -> None:

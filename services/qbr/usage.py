@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+BYTES = 16
 FEATURE_BITS = 20
 FEATURE_MASK = (1 << FEATURE_BITS) - 1
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_DAY = EPOCH.date()
 MICROSECOND = timedelta(microseconds=1)
 SEED = 0x48554E45
 NOBODY = 0
@@ -64,7 +67,11 @@ class DayRow:
 
 def pack(draft: Draft) -> bytes:
     """Little-endian pairs of 64 bits: time of day and feature number; user hash."""
-    return np.frombuffer(draft.words, dtype=np.uint64).astype("<u8").tobytes()
+    words = draft.words
+    if sys.byteorder == "big":
+        words = words[:]
+        words.byteswap()
+    return words.tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +90,24 @@ class Usage:
 
     def __init__(self, rows: Iterable[DayRow]) -> None:
         numbers: dict[str, int] = {}
-        times, users, features = [], [], []
+        known: list[int] = []  # per row, the numbers of its features
+        bases, sizes, midnights, packed = [], [], [], []
         self._days: dict[date, tuple[Mark, Mark]] = {}
-        for row in sorted(rows, key=lambda row: (row.day, row.first, row.last)):
-            words: Words = np.frombuffer(row.packed, dtype="<u8").reshape(-1, 2)
-            midnight = (row.day - EPOCH.date()).days * DAY_US
-            times.append((words[:, 0] >> np.uint64(FEATURE_BITS)).astype(np.int64) + midnight)
-            users.append(words[:, 1])
-            known = np.array([numbers.setdefault(name, len(numbers)) for name in row.features], dtype=np.int64)
-            features.append(known[(words[:, 0] & np.uint64(FEATURE_MASK)).astype(np.int64)])
-            first, last = self._days.get(row.day, (row.first, row.last))
-            self._days[row.day] = min(first, row.first), max(last, row.last)
+        for row in rows:
+            bases.append(len(known))
+            sizes.append(len(row.packed) // BYTES)
+            midnights.append((row.day - EPOCH_DAY).days * DAY_US)
+            packed.append(row.packed)
+            known += [numbers.setdefault(name, len(numbers)) for name in row.features]
+            day = self._days.get(row.day)
+            self._days[row.day] = (min(day[0], row.first), max(day[1], row.last)) if day else (row.first, row.last)
+        words: Words = np.frombuffer(b"".join(packed), dtype="<u8").reshape(-1, 2)
+        local = (words[:, 0] & np.uint64(FEATURE_MASK)).astype(np.int64)
+        times = (words[:, 0] >> np.uint64(FEATURE_BITS)).astype(np.int64)
         self._names = list(numbers)
-        self._times = np.concatenate(times) if times else np.empty(0, dtype=np.int64)
-        self._users = np.concatenate(users) if users else np.empty(0, dtype=np.uint64)
-        self._features = np.concatenate(features) if features else np.empty(0, dtype=np.int64)
+        self._users = words[:, 1]
+        self._times = times + np.repeat(np.array(midnights, dtype=np.int64), sizes)
+        self._features = np.array(known, dtype=np.int64)[local + np.repeat(np.array(bases, dtype=np.int64), sizes)]
 
     def events(self, start: datetime, end: datetime) -> int:
         return int(self._within(start, end).sum())
