@@ -28,4 +28,5 @@ def build(settings: Settings | None = None) -> Worker:
         dedupe=False,
         counts_applied=False,
         ticks_before_clock=True,
+        control_only=True,
     )

@@ -12,8 +12,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from services.router import domain, store
-from services.router.account_index import AccountIndex
-from services.router.classifier import classify
+from services.router.classifier import an_index, classify
 from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
 from services.router.reader import CLOCK, REQUEST, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
@@ -21,7 +20,8 @@ from services.router.store import Parked, ToPark
 from shared import topics
 from shared.events import ResultEvent, inputs, results
 from shared.ids import partition_of
-from shared.runtime.api import Batch
+from shared.runtime.api import EVERYBODY, Batch
+from shared.runtime.failpoints import reach
 from shared.runtime.seen import identity
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import ROUTER_PARTITION, Headers, Outgoing, Own, event_headers, rfc3339, unpack_headers
@@ -29,6 +29,8 @@ from shared.runtime.wire import ROUTER_PARTITION, Headers, Outgoing, Own, event_
 REMEMBERED = 200_000
 OVERLAP = timedelta(seconds=30)
 SWEEP = timedelta(minutes=5)
+DOUBT = 0.5
+"""From this confidence on a text means some account, even if not clearly which."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _anything = msgspec.json.Decoder().decode
 
@@ -61,7 +63,7 @@ class Router:
         self._known_accounts: set[str] = set()
         self._accounts_of: dict[str, frozenset[str]] = {}
         self._live = False
-        self._index = AccountIndex(())
+        self._index = an_index(())
         self._indexed_to = BEGINNING
         self._swept_at: dict[int, datetime] = {}
 
@@ -118,6 +120,8 @@ class Router:
         await store.save_links(unit.db, plan.links)
         await store.save_choices(unit.db, plan.choices)
         await store.release(unit.db, plan.released)
+        if plan.released:
+            reach("after_release")
         await store.save_parked(unit.db, plan.parked)
         if plan.accounts or plan.memberships:
             unit.on_commit.append(lambda: self._remember(plan))
@@ -139,6 +143,9 @@ class Router:
         if event.account_id is not None:
             self._learn(event, plan, unit)
             self._forward(event, event.account_id, plan, unit)
+            return
+        if event.type in self.routing.everybody:
+            self._broadcast(event, unit)
             return
         if isinstance(event.data, inputs.UserDeactivated):
             self._note_left(event, plan)
@@ -317,6 +324,15 @@ class Router:
                 outbox.append(Outgoing(topic, to, encoded, event.value, headers))
         unit.count(event.partition, "routed")
 
+    def _broadcast(self, event: RawEvent, unit: UnitOfWork) -> None:
+        """What concerns no account in particular goes to every partition, about everybody."""
+        outputs = self._outputs.get(event.type, [])
+        headers = [*_headers(event), ("ce_subject", EVERYBODY.encode())]
+        for topic in outputs:
+            for partition in range(unit.partitions):
+                unit.send(event.partition, Outgoing(topic, partition, EVERYBODY.encode(), event.value, headers))
+        unit.count(event.partition, "routed" if outputs else "unrouted")
+
     def _pass_on_clock(self, event: RawEvent, unit: UnitOfWork) -> None:
         """To every partition of every domain, behind everything this partition has sent so far."""
         assert isinstance(event.data, inputs.ClockSet)
@@ -354,12 +370,13 @@ class Router:
                 self._decline(event, None, "the request names no `demand` and holds no `text`", unit)
                 return
             await self._refresh_index(unit)
-            read = classify(request.text, self._index)
+            read = classify(request.text, self._index, bar=self.routing.understanding_bar)
             confidence = read.confidence
-            if read.demand is None or read.confidence < self.routing.understanding_bar:
+            if read.demand is None:
                 self._unclear(event, read.confidence, "what is asked for is not clear", read.candidates, unit)
                 return
-            if account_id is None and read.account_candidates and read.account_id is None:
+            torn = read.account_id is None and read.account_confidence >= DOUBT
+            if account_id is None and torn:
                 reason = "which account is meant is not clear"
                 self._unclear(event, read.account_confidence, reason, read.account_candidates, unit)
                 return
@@ -407,7 +424,7 @@ class Router:
     async def _refresh_index(self, unit: UnitOfWork) -> None:
         rows = await unit.db.fetch(store.LIST_ACCOUNTS, self._indexed_to - OVERLAP)
         for row in rows:
-            self._index.add(row["account_id"], row["name"] or row["account_id"])
+            self._index.add(row["account_id"], row["name"])
             self._indexed_to = max(self._indexed_to, row["changed_at"])
 
     def _external(self, event: RawEvent) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ class Routing(_Strict):
 
     account_paths: tuple[str, ...]
     events: dict[str, tuple[str, ...]]
+    everybody: tuple[str, ...] = ()
     requests: dict[str, str]
     understanding_bar: float = Field(ge=0, le=1)
 

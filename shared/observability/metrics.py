@@ -29,6 +29,7 @@ TICKED = Counter("hune_accounts_ticked", "Accounts moved past the clock by ticks
 REBALANCES = Counter("hune_rebalances", "Assignments received", ["service"])
 RELAYED = Counter("hune_results_published", "Results published by the relay", ["service"])
 RELAY_RESTARTS = Counter("hune_relay_restarts", "Relays that started over after a producer error", ["service"])
+HALTED = Gauge("hune_worker_halted", "1 while nearly everything is unreadable and the worker waits", ["service"])
 QUARANTINED = Gauge("hune_quarantined_records", "Records in quarantine", ["service"])
 PARKED = Gauge("hune_parked_events", "Events that wait for their account", ["service"])
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from shared.runtime.unit import UnitOfWork
 
 
+EVERYBODY = "*"
+"""The subject of an event that concerns no account in particular (a rate, an incident): every partition has a copy."""
+
+
 class Signal(msgspec.Struct, frozen=True, gc=False):
     """One event as a worker reads it; duplicates are already out.
 
@@ -87,3 +91,5 @@ class Worker:
     counts_applied: bool = True
     """False: the handler itself counts what became of each signal."""
     ticks_before_clock: bool = False
+    control_only: bool = False
+    """Its state lives in the control database, however many others there are."""

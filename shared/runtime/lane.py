@@ -19,6 +19,7 @@ from shared.errors import Poison
 from shared.observability import metrics
 from shared.runtime import ownership
 from shared.runtime.api import Worker
+from shared.runtime.failpoints import reach
 from shared.runtime.ownership import Lost, Owned
 from shared.runtime.transaction import Attempt, Work
 from shared.runtime.wire import ClockMark, Item, Record, Refused, unpack_headers
@@ -33,6 +34,8 @@ TICK_CHUNK = 1_000
 HOUSEKEEPING_S = 0.2
 TICK_S = 1.0
 FAILURES_IN_A_ROW = 50
+REFUSALS_IN_A_ROW = 1_000
+CIRCUIT_S = 10.0
 
 LIST_REDRIVE = """
     select id, topic, partition, record_offset, key, value, headers, broker_time from hune.quarantine
@@ -47,6 +50,7 @@ class Lane:
         self.worker, self.pool, self.partitions = worker, pool, partitions
         self.owned: dict[int, Owned] = {}
         self.last_progress = time.monotonic()
+        self.halted = False
         self.on_lost: Callable[[Sequence[int]], None] = lambda partitions: None
         self.position: Callable[[str, int], Awaitable[int | None]] | None = None
         self._read = read
@@ -61,6 +65,7 @@ class Lane:
         self._kept_at = 0.0
         self._stopping = False
         self._failures_in_a_row = 0
+        self._refusals_in_a_row = 0
 
     # -- intake ---------------------------------------------------------------------------------
 
@@ -105,6 +110,11 @@ class Lane:
                 log.warning("a batch is still in hand while its partitions go", extra={"worker": self.worker.name})
         return gone
 
+    def stands_still(self, patience: float) -> bool:
+        """Whether records wait and none has been applied for this many seconds."""
+        waiting = self._queued > 0 or self._applying is not None
+        return waiting and time.monotonic() - self.last_progress > patience
+
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
@@ -117,6 +127,7 @@ class Lane:
             if work is not None:
                 await self._settle()
                 self._idle.clear()
+                self.last_progress = time.monotonic() if not self._queued else self.last_progress
                 self._applying = asyncio.create_task(self._apply(work))
             if work is None or self._due():
                 await self._settle()
@@ -154,9 +165,22 @@ class Lane:
                 break
             involved[owned.partition] = owned
             await self._decode(owned, items)
+        await self._break_circuit()
         self._signal_room()
         involved = {p: o for p, o in involved.items() if self.owned.get(p) is o}
         return Work(items, list(involved.values())).of(self.owned) if involved else None
+
+    async def _break_circuit(self) -> None:
+        """Nothing that the router let through is readable any more: this is our fault, not the records'.
+
+        Quarantining them all would only move the problem: stop, page, and let somebody bring a version that
+        reads them. The router itself goes on, whatever others send it.
+        """
+        while self.worker.read is None and self._refusals_in_a_row >= REFUSALS_IN_A_ROW and not self._stopping:
+            self.halted = True
+            metrics.HALTED.labels(self.worker.name).set(1)
+            log.critical("nearly everything is unreadable: the worker waits", extra={"worker": self.worker.name})
+            await asyncio.sleep(CIRCUIT_S)
 
     async def _woken(self) -> None:
         try:
@@ -171,6 +195,7 @@ class Lane:
                 item = read(queue.popleft())
                 self._queued -= 1
                 items.append(item)
+                self._refusals_in_a_row = self._refusals_in_a_row + 1 if type(item) is Refused else 0
                 if type(item) is ClockMark:
                     return
             if self._applying is not None:
@@ -204,6 +229,7 @@ class Lane:
                 try:
                     async with connection.transaction():
                         await attempt.run(connection)
+                        reach("before_commit")
                 except BaseException:
                     closed = connection.is_closed()
                     raise
@@ -219,6 +245,7 @@ class Lane:
                 return await self._settle_unclear(attempt)
             await self._bisect(attempt.work, error)
             return True
+        reach("after_commit")
         attempt.finish()
         return True
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 from faststream.asgi import AsgiFastStream, AsgiResponse
-from faststream.asgi.types import Receive, Scope, Send
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import make_asgi_app
 
-from shared.errors import Misconfigured
 from shared.observability import logs
 from shared.runtime.api import Worker
 from shared.runtime.service import Runtime
@@ -35,7 +35,11 @@ async def _serve(worker: Worker, settings: Settings) -> None:
     app = AsgiFastStream(
         runtime.broker,
         logger=None,
-        asgi_routes=[("/livez", _live), ("/readyz", _readiness(runtime)), ("/metrics", make_asgi_app())],
+        asgi_routes=[
+            ("/livez", _probe(runtime.lives)),
+            ("/readyz", _probe(runtime.ready)),
+            ("/metrics", make_asgi_app()),
+        ],
         on_shutdown=[runtime.stop],
     )
     options: dict[str, Any] = {"host": "127.0.0.1", "port": str(settings.probes_port)}
@@ -55,17 +59,9 @@ async def _until_stores_answer(runtime: Runtime) -> None:
             delay = min(delay * 2, 5.0)
 
 
-async def _live(scope: Scope, receive: Receive, send: Send) -> None:
-    """The event loop answers; a standstill ends the process by itself."""
-    await AsgiResponse(b"ok", 200)(scope, receive, send)
-
-
-def _readiness(runtime: Runtime):  # type: ignore[no-untyped-def]
+def _probe(holds: Callable[[], bool]) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        ready = runtime.ready()
-        await AsgiResponse(b"ready" if ready else b"not ready", 200 if ready else 503)(scope, receive, send)
+        good = holds()
+        await AsgiResponse(b"yes" if good else b"no", 200 if good else 503)(scope, receive, send)
 
     return answer
-
-
-__all__ = ["Misconfigured", "serve"]

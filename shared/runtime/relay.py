@@ -19,6 +19,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from shared import topics
 from shared.kafka import consumer_options, producer_options
+from shared.observability import metrics
+from shared.runtime.failpoints import reach
 from shared.runtime.wire import Outgoing
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,8 @@ class Relay:
 
     def offer(self, first_seq: int, records: list[Outgoing]) -> None:
         """Hand over what was just committed; the table stays the truth if memory is short."""
+        if not self.behind:
+            self.last_progress = time.monotonic()
         self.head = first_seq + len(records) - 1
         size = sum(len(record.value) + 256 for record in records)
         if self._hand_bytes + size <= MOST_BYTES_IN_HAND:
@@ -87,6 +91,11 @@ class Relay:
     @property
     def behind(self) -> int:
         return self.head - self.position
+
+    @property
+    def stuck_for(self) -> float:
+        """Seconds since the last sign of life: a publication, or an attempt that Kafka itself refused."""
+        return time.monotonic() - self.last_progress
 
     async def stop(self) -> None:
         """Finish the transaction in hand, then let go."""
@@ -116,6 +125,8 @@ class Relay:
                     "relay starts over",
                     extra={"service": self.service, "partition": self.partition, "error": repr(error)},
                 )
+                self.last_progress = time.monotonic()
+                metrics.RELAY_RESTARTS.labels(self.service).inc()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 await self._start_over()
@@ -157,6 +168,7 @@ class Relay:
         if producer is None:
             raise RuntimeError("no producer")
         last = rows[-1][0] + len(rows[-1][1]) - 1
+        reach("before_publish")
         await producer.begin_transaction()
         batches: dict[tuple[str, int], list[Any]] = {}
         for _, records in rows:
@@ -169,7 +181,11 @@ class Relay:
                 builder.close()
                 sent.append(await producer.send_batch(builder, topic, partition=partition))
         await asyncio.gather(*sent)
+        reach("before_kafka_commit")
+        reach("between_stores")
         await producer.commit_transaction()
+        reach("after_kafka_commit")
+        metrics.RELAYED.labels(self.service).inc(last - self.position)
         self.position = last
         self.last_progress = time.monotonic()
 

@@ -165,7 +165,8 @@ class Runtime:
 
         Raises Misconfigured when the stores do not fit together.
         """
-        for url in self.settings.database_urls:
+        urls = (self.settings.database_url,) if self.worker.control_only else self.settings.database_urls
+        for url in urls:
             self._pools.append(await database.create_pool(url, POOL_SIZE, self.worker.name))
         async with self._pools[0].acquire() as connection:
             row = await connection.fetchrow(INSTALLATION)
@@ -206,9 +207,13 @@ class Runtime:
             await asyncio.wait_for(pool.close(), 5)
 
     def ready(self) -> bool:
-        """Whether everything assigned is owned and something was assigned or shared out already."""
+        """Whether the group has spoken, everything assigned is owned and no lane has halted."""
         owned = {partition for lane in self.lanes for partition in lane.owned}
-        return self._generation > 0 and self._assigned == owned
+        return self._generation > 0 and self._assigned == owned and not any(lane.halted for lane in self.lanes)
+
+    def lives(self) -> bool:
+        """Whether work that waits makes progress; a store that is away does not count against us for a while."""
+        return not any(lane.stands_still(STANDSTILL_S) for lane in self.lanes)
 
     async def _guard(self, work: Any) -> None:
         """The unknown ends the process: the supervisor starts a clean one."""
@@ -273,7 +278,8 @@ class Runtime:
             else:
                 found = {}
             for row in rows:
-                await self._check_position(pool, row, found.get(row["partition"], 0))
+                self._check_position(row, found.get(row["partition"], 0))
+            await self._check_log(rows)
         except BaseException:
             await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
             raise
@@ -307,7 +313,7 @@ class Runtime:
         lane.add(owned)
         consumer.resume(*here)
 
-    async def _check_position(self, pool: database.Pool, row: Any, position: int) -> None:
+    def _check_position(self, row: Any, position: int) -> None:
         """Refuse to go on when one of the two stores was set back.
 
         Raises Misconfigured that says which.
@@ -323,6 +329,28 @@ class Runtime:
                 f"PostgreSQL knows {name}'s results of partition {partition} as published up to {row['published']}, "
                 f"Kafka holds them up to {position}: Kafka was set back; restore it, or start both stores empty"
             )
+
+    async def _check_log(self, rows: Sequence[Any]) -> None:
+        """Refuse to jump over records that Kafka no longer holds, or to wait for ones it never will.
+
+        Raises Misconfigured that counts them.
+        """
+        consumer = self._subscriber.consumer
+        stored = {TopicPartition(topic, row["partition"]): at for row in rows for topic, at in row["offsets"].items()}
+        here = [tp for tp in stored if tp in consumer.assignment()]
+        starts, ends = await consumer.beginning_offsets(here), await consumer.end_offsets(here)
+        for tp in here:
+            if starts[tp] > stored[tp] and not os.environ.get("HUNE_ACCEPT_LOSS"):
+                raise Misconfigured(
+                    f"{tp.topic} partition {tp.partition}: {starts[tp] - stored[tp]} records from {stored[tp]} on are "
+                    f"gone from Kafka before {self.worker.name} read them; replay them with `hune send --replay`, "
+                    f"or start with HUNE_ACCEPT_LOSS=1 to go on without them"
+                )
+            if ends[tp] < stored[tp]:
+                raise Misconfigured(
+                    f"{tp.topic} partition {tp.partition} ends at {ends[tp]}, {self.worker.name} has read up to "
+                    f"{stored[tp]}: Kafka was set back; restore it, or start both stores empty"
+                )
 
     def _relay(self, pool: database.Pool, partition: int) -> Relay:
         async def read_rows(after: int, most: int) -> Rows:
@@ -354,6 +382,7 @@ class Runtime:
             metrics.LAG.labels(name).set(self._lag(owned))
             await self._observe_quarantine()
             self._end_if_unowned()
+            self._end_if_standing_still(owned)
 
     def _lag(self, owned: Sequence[Owned]) -> int:
         """Records up to the last stable offset the consumer heard of, less what is applied."""
@@ -383,6 +412,13 @@ class Runtime:
         since = self._unowned_since = self._unowned_since or time.monotonic()
         if time.monotonic() - since > UNOWNED_S:
             log.critical("partitions are assigned but lost", extra={"partitions": sorted(self._assigned - owned)})
+            os._exit(70)
+
+    def _end_if_standing_still(self, owned: Sequence[Owned]) -> None:
+        """A clean process is the cure for a client library that has stopped for good."""
+        stuck = [o.partition for o in owned if o.relay.behind and o.relay.stuck_for > STANDSTILL_S]
+        if stuck:
+            log.critical("results wait and none is published", extra={"partitions": stuck})
             os._exit(70)
 
 

@@ -14,6 +14,7 @@ from shared.db import Connection
 from shared.observability import metrics
 from shared.runtime import ownership, seen
 from shared.runtime.api import Batch, Worker
+from shared.runtime.failpoints import reach
 from shared.runtime.ownership import After, Owned
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import ClockMark, Item, Outgoing, Own, Record, Refused, from_ms, pack, pack_headers
@@ -97,6 +98,8 @@ class Attempt:
         if self.work.ticking and self.worker.tick is not None:
             clocks = {o.partition: unit.clock(o.partition) or now for o in owned}
             self.moved = await self.worker.tick(clocks, TICK_CHUNK, unit)
+            if self.moved:
+                reach("inside_tick")
         for item in self.work.items:
             if type(item) is ClockMark:
                 _move_clock(after[item.record.partition], item, self.partitions)
