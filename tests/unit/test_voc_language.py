@@ -17,7 +17,8 @@ from shared.errors import Misconfigured
 
 SENTENCES = yaml.safe_load((Path(__file__).parent / "data" / "voc_sentences.yaml").read_text(encoding="utf-8"))
 LEXICON = rules_of(VocSettings()).lexicon
-# Of 32 sentences each, kept aside while the lists were written: what was measured, and no fewer from now on.
+# Of 32 sentences each, right by mood and by theme: what was measured last, and no fewer from now on. The blind first
+# run, before the lists were improved, had 28 English and 23 French moods right.
 HELD_OUT = {"en": (29, 30), "fr": (29, 30)}
 
 

@@ -1,4 +1,4 @@
-"""Mood against what people decided: 1,258 public seat reviews, half of them never looked at while writing the lists."""
+"""Mood against what people decided: 1,258 public seat reviews, half of them scored, not read, while the lists were written."""
 
 from __future__ import annotations
 
