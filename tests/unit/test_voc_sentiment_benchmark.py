@@ -1,4 +1,4 @@
-"""Mood against what people decided: 1,258 public seat reviews, half of them scored, not read, while the lists were written."""
+"""Mood against what people decided: 1,258 public seat reviews, half of them scored but not read by the author."""
 
 from __future__ import annotations
 
