@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -189,7 +189,7 @@ def test_customerio_people_and_events() -> None:
     assert (gone.type, gone.body) == ("user.deactivated", {"user_id": "u1"})
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[Door, str, Callable[[Any], Any], dict[str, Any]]] = {
     "posthog": (POSTHOG, "/batch", lambda messages: {"api_key": KEY, "batch": messages}, {"event": "e"}),
     "amplitude": (amplitude.DOOR, "/2/httpapi", lambda messages: {"events": messages}, {"event_type": "e"}),
     "mixpanel": (mixpanel.DOOR, "/track", lambda messages: messages, {"event": "e"}),
