@@ -252,6 +252,26 @@ async def test_settle_is_quick_when_nothing_is_in_flight(stack: TestStores, rout
     assert min([(await settled(stack)).seconds for _ in range(3)]) < 0.5
 
 
+async def test_settle_ends_though_events_never_stop(stack: TestStores, router: None) -> None:
+    async def keep_sending() -> None:
+        async with raw.open_writer(stack.bootstrap_servers, stack.partitions) as writer:
+            while True:
+                for n in range(stack.partitions):
+                    writer.add_to(RAW_EVENTS, n, b"u", json.dumps(a_usage_event()).encode(), raw.Run("r").headers)
+                await writer.flush()
+
+    before = sum((await ends_of(stack, RAW_EVENTS.name)).values())
+    sending = asyncio.create_task(keep_sending())
+    try:
+        await settled(stack)
+        at_rest = sum((await ends_of(stack, RAW_EVENTS.name)).values())
+        assert not sending.done()
+        assert at_rest > before
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
 async def test_redrive_reads_again_and_says_what_became_of_it(stack: TestStores, router: None, tmp_path: Path) -> None:
     await send_file(stack, a_file(tmp_path, b'{"id": "broken"'), replay=True)
     await settled(stack)
