@@ -20,7 +20,7 @@ CUTS = ("quarter", "segment")
 async def export_reviews(
     dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """One row per review as decided up to `as_of` (option `quarter`: those due in it); with `by`, completion instead.
+    """One row per review as decided up to `as_of` (of `quarter`, moved since `since`); with `by`, completion instead.
 
     Raises ValueError that names an option it cannot use.
     """
@@ -29,10 +29,13 @@ async def export_reviews(
     if by is not None and by not in CUTS:
         raise ValueError(f"by is {by!r}; it takes {', '.join(CUTS)}")
     quarter = periods.quarter_named(str(options["quarter"]), policy.zone) if options.get("quarter") else None
+    since: datetime | None = options.get("since")
     found: list[tuple[Review, datetime, str | None]] = []
     for db in dbs:
         segments = await store.list_segments(db, as_of)
         for review, decided_at in await store.list_reviews(db, as_of):
+            if since is not None and decided_at < since:
+                continue
             if quarter is None or quarter.starts_at < review.due_at <= quarter.ends_at:
                 segment = domain.segment_at(segments.get(review.account_id, []), as_of)
                 found.append((review, decided_at, segment))

@@ -184,6 +184,7 @@ async def test_export_shows_reviews_as_they_stood_and_completion_by_quarter(runn
          "rescheduled": 0, "target": 90.0},
     ]  # fmt: skip
     assert [row["account_id"] for row in await rows(111, quarter="2026-Q1")] == ["acme", "beta"]
+    assert [row["account_id"] for row in await rows(111, since=day(21))] == ["acme", "beta", "beta"]
 
 
 async def test_any_order_and_batching_ends_in_the_same_pack(runner: Runner) -> None:
