@@ -106,8 +106,11 @@ def mean(parts: Iterable[Part]) -> float | None:
 
 def _part(name: str, measure: Measure, known: Facts, now: Picture) -> Part:
     reading = read(measure, now)
-    part = Part(name, measure.group, reading.value, reading.points, measure.weight, reading.reason, reading.as_of)
-    if reading.points is not None:
+    there = reading.points is not None or measure.missing != "ignore"
+    part = Part(
+        name, measure.group, reading.value, reading.points, measure.weight, reading.reason, reading.as_of, there
+    )
+    if reading.points is not None or not there:
         return part
     match measure.missing:
         case "neutral":
@@ -116,7 +119,7 @@ def _part(name: str, measure: Measure, known: Facts, now: Picture) -> Part:
             return replace(part, points=0.0, measured=False, reason=f"{reading.reason}: taken as 0 points")
         case "last_known":
             return _last_known(part, measure, known, now)
-    return replace(part, measured=False)
+    raise AssertionError(f"no such policy: {measure.missing}")
 
 
 def _last_known(part: Part, measure: Measure, known: Facts, now: Picture) -> Part:

@@ -23,7 +23,7 @@ NO_EVENTS: Events = np.empty(0, EVENT)
 DAY_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UTC_ZONE = ZoneInfo("UTC")
-_SMALL = 512
+_SMALL = 64
 
 
 def micros(moment: datetime) -> int:
@@ -56,17 +56,13 @@ def joined(parts: Iterable[Events]) -> Events:
     return from_bytes(b"".join(part.tobytes() for part in listed)) if listed else NO_EVENTS
 
 
-def distinct(values: NDArray[np.generic]) -> int:
-    """How many different values; a set is quicker than sorting while there are few."""
-    return len(set(values.tolist())) if values.size <= _SMALL else int(np.unique(values).size)
-
-
-def distinct_named(hashes: Hashes) -> int:
-    """How many different names, not counting none."""
-    if hashes.size > _SMALL:
-        return distinct(hashes[hashes != 0])
-    found = set(hashes.tolist())
-    return len(found) - (0 in found)
+def distinct(hashes: Hashes) -> int:
+    """How many different names, not counting none (0)."""
+    if hashes.size <= _SMALL:
+        found = set(hashes.tolist())
+        return len(found) - (0 in found)
+    ordered = np.sort(hashes)  # about three times quicker than numpy.unique
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + (1 if ordered[0] else 0)
 
 
 @lru_cache(maxsize=4096)
@@ -86,6 +82,8 @@ class Usage:
     """Events of one account in the order of time, all at or before the moment they are looked at."""
 
     events: Events
+    first_at: int | None
+    last_at: int | None
     memo: dict[tuple[Any, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
     """Windows already counted: several measures and rules look at the same ones."""
 
@@ -95,16 +93,11 @@ class Usage:
         events = joined(parts)
         times = np.ascontiguousarray(events["at"])
         order = np.argsort(times, kind="stable")
-        order = order[: np.searchsorted(times[order], micros(at), side="right")]
-        return cls(events[order])
-
-    @property
-    def last_at(self) -> int | None:
-        return int(self.events["at"][-1]) if self.events.size else None
-
-    @property
-    def first_at(self) -> int | None:
-        return int(self.events["at"][0]) if self.events.size else None
+        times = times[order]
+        size = int(np.searchsorted(times, micros(at), side="right"))
+        if not size:
+            return cls(NO_EVENTS, None, None)
+        return cls(events[order[:size]], int(times[0]), int(times[size - 1]))
 
     def between(self, after: int, until: int) -> Events:
         """Events with after < at <= until."""
@@ -134,7 +127,7 @@ class Usage:
             return [int(n) for n in used.reshape(count, length).sum(axis=1)[::-1]]
         names = self.events["user" if of == "users" else "feature"]
         cuts = edges[::length]
-        return [distinct_named(names[cuts[k] : cuts[k + 1]]) for k in reversed(range(count))]
+        return [distinct(names[cuts[k] : cuts[k + 1]]) for k in reversed(range(count))]
 
     def stopped(self, zone: ZoneInfo, today: date, length: int, count: int) -> list[int]:
         """Who used it in the older windows and not in the newest: hashes, those of most days first."""
@@ -187,8 +180,8 @@ def totals(usage: Usage, at: datetime) -> Totals | None:
     now = micros(at)
     return Totals(
         events=int(usage.events.size),
-        users=distinct_named(usage.events["user"]),
-        features=distinct_named(usage.events["feature"]),
+        users=distinct(usage.events["user"]),
+        features=distinct(usage.events["feature"]),
         first_at=usage.first_at,
         last_at=usage.last_at,
         events_last_30d=int(usage.between(now - 30 * DAY_US, now).size),
