@@ -205,7 +205,7 @@ def levels(now: Picture, trend: Trend) -> tuple[int, float]:
     first = now.usage.first_day_since(now.zone, now.today - timedelta(days=length * count))
     while before and not before[-1]:
         before.pop()
-    if len(before) > 1 and first > now.today - timedelta(days=length * (len(before) + 1) - length // 2):
+    if any(before[:-1]) and first > now.today - timedelta(days=length * (len(before) + 1) - length // 2):
         before.pop()
     return newest, sum(before) / len(before) if before else 0.0
 

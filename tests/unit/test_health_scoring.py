@@ -159,6 +159,12 @@ def test_a_young_account_is_not_compared_with_the_time_before_it() -> None:
     assert value("active_days", young) == 1.0
 
 
+def test_a_silent_account_that_was_young_is_compared_with_what_there_was() -> None:
+    brief = known(uses=[(T - timedelta(days=70), "ann", "f")])
+    assert value("active_days", brief) == 0
+    assert scoring.score(brief, T, MODEL).band == "red"
+
+
 def test_too_little_use_before_gives_no_ratio_but_a_reason() -> None:
     rare = known(uses=[(T - timedelta(days=40), "ann", "f"), (T - timedelta(days=2), "ann", "f")])
     found = {p.measure: p for p in scoring.score(rare, T, MODEL).parts}["active_days"]
