@@ -92,7 +92,7 @@ def describe(found: Mapping[str, Any]) -> str:
     if found["note"]:
         lines += ["", str(found["note"])]
     if found["accounting"]:
-        lines += ["", _accounting_table(found["accounting"])]
+        lines += ["", accounting_table(found["accounting"])]
     waiting = [f"{name}: {_counts(found[name])}" for name in ("parked", "quarantined") if _total(found[name])]
     return "\n".join([*lines, *([""] if waiting else []), *waiting])
 
@@ -119,7 +119,7 @@ def _process_table(found: Mapping[str, Any]) -> str:
     return table(rows)
 
 
-def _accounting_table(accounting: Mapping[str, Mapping[str, Any]]) -> str:
+def accounting_table(accounting: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [("records", "read", "became", "adds up")]
     for service, account in accounting.items():
         became = ", ".join(

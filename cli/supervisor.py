@@ -84,8 +84,8 @@ class ServiceProcess:
         self._started = time.monotonic()
         self.next_probe = 0.0
 
-    def watch(self) -> bool:
-        """Notice a death and start again when the back-off is over; return whether something changed."""
+    def watch(self) -> str | None:
+        """Notice a death and start again when the back-off is over; say what happened, if anything did."""
         now = time.monotonic()
         if self._process is not None and self._process.poll() is not None:
             code = self._process.returncode
@@ -93,16 +93,11 @@ class ServiceProcess:
             self._due = now + self._backoff.delay
             self._process, self.ready = None, False
             self.restarts += 1
-            log.warning(
-                "service ended; it starts again in %.1f s",
-                self._backoff.delay,
-                extra={"service": self.name, "code": code},
-            )
-            return True
+            return f"{self.name} ended with code {code}; it starts again in {self._backoff.delay:.1f} s"
         if self._process is None and self._started and now >= self._due:
             self.start()
-            return True
-        return False
+            return f"{self.name} starts again as process {self.pid}"
+        return None
 
     def ask_to_stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -114,7 +109,7 @@ class ServiceProcess:
         try:
             self._process.wait(max(grace, 0.0))
         except subprocess.TimeoutExpired:
-            log.warning("service did not stop in time and was killed", extra={"service": self.name})
+            log.warning("%s did not stop in time and was killed", self.name)
             self._process.kill()
             self._process.wait()
 
@@ -132,25 +127,22 @@ class WatchedStore:
         self._started = time.monotonic()
         self._due: float | None = None
 
-    def watch(self) -> bool:
-        now = time.monotonic()
+    def watch(self) -> str | None:
+        """Notice a death and start again when the back-off is over; say what happened, if anything did."""
+        now, name = time.monotonic(), self.store.name
         if self._due is None:
-            if self.store.exit_code() is None:
-                return False
+            code = self.store.exit_code()
+            if code is None:
+                return None
             self._backoff = self._backoff.after_death(now - self._started)
             self._due = now + self._backoff.delay
             self.restarts += 1
-            log.warning(
-                "store ended; it starts again in %.1f s",
-                self._backoff.delay,
-                extra={"store": self.store.name, "code": self.store.exit_code()},
-            )
-            return True
+            return f"{name} ended with code {code}; it starts again in {self._backoff.delay:.1f} s"
         if now >= self._due:
             self.store.spawn()
             self._started, self._due = now, None
-            return True
-        return False
+            return f"{name} starts again as process {self.store.pid}"
+        return None
 
 
 class Supervisor:
@@ -223,9 +215,11 @@ class Supervisor:
         """Restart what dies, on the same ports, until asked to stop."""
         while not self.stop_requested.is_set():
             watched: list[WatchedStore | ServiceProcess] = [*self._stores, *self._services]
-            changed = sum(each.watch() for each in watched) > 0
+            happened = [text for each in watched if (text := each.watch())]
             self._begin_probes()
-            if changed:
+            for text in happened:
+                self._say(text)
+            if happened:
                 self._publish()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stop_requested.wait(), WATCH_EVERY)

@@ -20,7 +20,8 @@ from devstack.postgres import Postgres, outside
 PATIENCE = 60.0
 LEAST_FREE_MB = 300
 CONTENTS = (
-    "kafka", "kafka.new", "postgres", "postgres.new", "postgres.initial", "postgres.password", "data", "logs", "run",
+    "kafka", "kafka.new", "postgres", "postgres.new", "postgres.initial", "postgres.password",
+    "data", "state", "logs", "run",
 )  # fmt: skip
 Store = Kafka | Postgres
 

@@ -1,0 +1,130 @@
+"""What a morning's reader wants to see of the book: bands, whom to call and why, one alert, one explanation."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from cli.output import table
+
+BANDS = ("red", "amber", "green", "unknown")
+SEVERITIES = ("critical", "high", "medium", "low")
+WIDTH = 96
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One account to call today and the reason to."""
+
+    account_id: str
+    name: str | None
+    score: int | None
+    band: str
+    arr: Decimal | None
+    why: str
+    next_step: str | None = None
+
+
+def by_band(accounts: Sequence[Row]) -> str:
+    """How many accounts are in each band, and their ARR where any is known."""
+    rows = [("band", "accounts", "share", "ARR")]
+    for band in BANDS:
+        members = [account for account in accounts if account["band"] == band]
+        if members:
+            rows.append((band, str(len(members)), f"{len(members) / len(accounts):.0%}", money(total_arr(members))))
+    rows.append(("all", str(len(accounts)), "", money(total_arr(accounts))))
+    return table(rows)
+
+
+def total_arr(accounts: Sequence[Row]) -> Decimal | None:
+    known = [Decimal(account["arr"]) for account in accounts if account["arr"] is not None]
+    return sum(known, Decimal(0)) if known else None
+
+
+def money(amount: Decimal | None) -> str:
+    return "-" if amount is None else f"{amount:,.0f}".replace(",", " ")
+
+
+def to_call(accounts: Sequence[Row], alerts: Sequence[Row], limit: int = 5) -> list[Call]:
+    """Open risk alerts first (by severity, then ARR), then the lowest scores."""
+    known = {account["account_id"]: account for account in accounts}
+    risks = [alert for alert in alerts if is_open_risk(alert) and alert["account_id"] in known]
+    risks.sort(key=lambda alert: (severity_rank(alert), *urgency(known[alert["account_id"]])))
+    calls: dict[str, Call] = {}
+    for alert in risks:
+        account = known[alert["account_id"]]
+        why = f"{alert['title']}: {alert['why']}"
+        calls.setdefault(alert["account_id"], call_of(account, why, alert["next_step"]))
+    weak = [account for account in accounts if account["band"] in ("red", "amber")]
+    for account in sorted(weak, key=urgency):
+        calls.setdefault(account["account_id"], call_of(account, "", None))
+    return list(calls.values())[:limit]
+
+
+def call_of(account: Row, why: str, next_step: str | None) -> Call:
+    arr = None if account["arr"] is None else Decimal(account["arr"])
+    return Call(account["account_id"], account["name"], account["score"], account["band"], arr, why, next_step)
+
+
+def with_reason(call: Call, why: str) -> Call:
+    return replace(call, why=why)
+
+
+def is_open_risk(alert: Row) -> bool:
+    return (alert["state"], alert["kind"]) == ("open", "risk")
+
+
+def severity_rank(alert: Row) -> int:
+    return SEVERITIES.index(alert["severity"]) if alert["severity"] in SEVERITIES else len(SEVERITIES)
+
+
+def urgency(account: Row) -> tuple[Decimal, int, str]:
+    arr = Decimal(account["arr"]) if account["arr"] is not None else Decimal(0)
+    return (-arr, 101 if account["score"] is None else account["score"], account["account_id"])
+
+
+def describe_call(number: int, call: Call) -> str:
+    name = f"{call.name} ({call.account_id})" if call.name else call.account_id
+    arr = f", ARR {money(call.arr)}" if call.arr is not None else ""
+    score = "no score" if call.score is None else f"{call.score} {call.band}"
+    lines = [f"{number}. {name}: {score}{arr}", *_wrapped(call.why)]
+    return "\n".join([*lines, *(_wrapped(f"→ {call.next_step}") if call.next_step else [])])
+
+
+def describe_alert(alert: Row) -> str:
+    """An alert in plain text, as a message would show it."""
+    evidence = alert["evidence"] if isinstance(alert["evidence"], Mapping) else {}
+    shown = [f"{name.replace('_', ' ')}: {_short(value)}" for name, value in evidence.items()]
+    lines = [
+        f"[{alert['severity']}] {alert['title']}  {alert['account_id']}",
+        *_wrapped(alert["why"]),
+        *(_wrapped(", ".join(shown)) if shown else []),
+        *(_wrapped(f"→ {alert['next_step']}") if alert["next_step"] else []),
+        f"   rule {alert['rule']}, opened {alert['opened_at']}, {alert['state']}",
+    ]
+    return "\n".join(f"  | {line}" for line in lines)
+
+
+def most_telling(alerts: Sequence[Row]) -> Row | None:
+    """The alert to show: open before resolved, risk before opportunity, the most severe, the newest."""
+    if not alerts:
+        return None
+    newest_first = sorted(alerts, key=lambda alert: str(alert["opened_at"]), reverse=True)
+    return min(
+        newest_first, key=lambda alert: (not is_open_risk(alert), alert["state"] != "open", severity_rank(alert))
+    )
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ") if text else []
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    if isinstance(value, list):
+        value = ", ".join(str(part) for part in value[:5]) + (", …" if len(value) > 5 else "")
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
