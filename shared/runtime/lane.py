@@ -315,7 +315,7 @@ class Lane:
                 if owned is not None and not owned.queue:
                     owned.fetched[topic] = max(offset, owned.fetched.get(topic, 0))
             await self._apply(Work((), everything))
-        if idle or time.monotonic() - self._ticked_at >= TICK_S:
+        if time.monotonic() - self._ticked_at >= TICK_S:
             self._ticked_at = time.monotonic()
             await self._redrive()
             await self._tick()

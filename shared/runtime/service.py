@@ -60,9 +60,8 @@ class Runtime:
         self.broker = KafkaBroker(
             settings.kafka_bootstrap_servers,
             client_id="hune",
-            acks="all",
-            enable_idempotence=True,
             allow_auto_create_topics=False,
+            consumer_only=True,
             graceful_timeout=5,
             apply_types=False,
             logger=None,
