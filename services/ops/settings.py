@@ -65,7 +65,7 @@ class SegmentRules(_Part):
 
     reporting_currency: Currency = "EUR"
     timezone: str = "UTC"
-    arr_sources: tuple[RevenueKind, ...] = ("contract", "subscription", "account")
+    arr_sources: tuple[RevenueKind, ...] = ("account", "contract", "subscription")
     hysteresis: Annotated[Decimal, Field(ge=0, lt=1)] = Decimal("0.10")
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
     reply_window_days: Annotated[int, Field(ge=1)] = 30

@@ -83,12 +83,12 @@ def test_the_latest_statement_of_a_subscription_stands_and_zero_ends_it() -> Non
     assert arr(first, last, at=NOON - days(1)).amount == 1200
 
 
-def test_a_contract_outranks_a_subscription_and_that_the_account_field() -> None:
+def test_what_the_crm_says_of_the_account_outranks_a_contract_and_that_a_subscription() -> None:
     field, sub = a_statement("9", kind="account"), a_statement("100")
     contract = a_statement("500", kind="contract")
-    assert (arr(field, sub, contract).amount, arr(field, sub, contract).source) == (Decimal(500), "contract")
-    assert arr(field, sub).source == "subscription"
-    assert arr(field).source == "account"
+    assert (arr(field, sub, contract).amount, arr(field, sub, contract).source) == (Decimal(9), "account")
+    assert arr(sub, contract).source == "contract"
+    assert arr(sub).source == "subscription"
 
 
 def test_a_contract_without_an_amount_leaves_the_word_to_the_subscription() -> None:
