@@ -210,7 +210,10 @@ class Demo:
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         self.steps.done(f"kill -9 {pid}  ({name})")
-        while (now := await self._pid_once_ready(supervisor, name)) in (None, pid):
+        while True:
+            now = await self._pid_once_ready(supervisor, name)
+            if now not in (None, pid):
+                break
             await asyncio.sleep(0.1)
         self.steps.done(f"{name} is back as {now} after {time.monotonic() - killed:.1f} s")
 

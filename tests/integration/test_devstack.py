@@ -18,7 +18,7 @@ from cli.home import Home, RunState
 from devstack import Stack, StackError, ports, processes
 from devstack.postgres import MAJOR, find_binaries, outside, place_for_nobody
 from devstack.stack import purge
-from tests.support.stack import ROOT, TestStores, temporary_home
+from tests.support.stack import TestStores, bare_environment, temporary_home
 
 Found = TypeVar("Found")
 TWO_SERVICES = """
@@ -115,11 +115,9 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     (root / "services").mkdir(parents=True)
     (root / "services" / "__init__.py").touch()
     (root / "services" / "__main__.py").write_text(TWO_SERVICES)
-    given = ("HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS")
-    env = {name: value for name, value in os.environ.items() if name not in given}
-    env |= {"PYTHONPATH": str(ROOT), "HUNE_PARTITIONS": "2"}
     started: list[subprocess.Popen[bytes]] = []
     with temporary_home() as path:
+        env = bare_environment(path) | {"HUNE_PARTITIONS": "2"}
 
         def start() -> subprocess.Popen[bytes]:
             process = subprocess.Popen([sys.executable, "-c", SUPERVISE, str(path), str(root)], env=env)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.home import Home
-from devstack import Stack
+from devstack import Stack, ports
+from devstack.stack import purge
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
@@ -77,21 +78,30 @@ class Installation:
         )
 
 
+def bare_environment(home: Path) -> dict[str, str]:
+    """This environment without addresses of given stores, for a home of its own."""
+    given = {"HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS"}
+    env = {name: value for name, value in os.environ.items() if name not in given}
+    return env | {
+        "PYTHONPATH": str(ROOT),
+        "HUNE_HOME": str(home),
+        "HUNE_PARTITIONS": str(PARTITIONS),
+        "HUNE_GATEWAY_PORT": str(ports.choose(1)[0]),
+    }
+
+
 @contextlib.contextmanager
 def installation(**settings: str) -> Iterator[Installation]:
     """`hune up` in a temporary home, with `settings` as further HUNE_ variables, and `hune down` at the end."""
-    given = {"HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS"}
     with temporary_home() as path:
-        env = {name: value for name, value in os.environ.items() if name not in given}
-        env |= {"PYTHONPATH": str(ROOT), "HUNE_HOME": str(path), "HUNE_PARTITIONS": str(PARTITIONS)} | settings
-        whole = Installation(Home(path), env)
+        whole = Installation(Home(path), bare_environment(path) | settings)
         try:
             started = whole.hune("up", check=False)
             if started.returncode != 0:
                 raise AssertionError(started.stderr + started.stdout)
             yield whole
         finally:
-            whole.hune("down", "--purge", check=False)
+            whole.hune("down", check=False)
 
 
 @contextlib.contextmanager
@@ -105,4 +115,5 @@ def temporary_home() -> Iterator[Path]:
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
         raise
     finally:
+        purge(home)
         shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,65 @@
+from decimal import Decimal
+from typing import Any
+
+from cli import book
+
+
+def an_account(account_id: str, score: int | None = 50, band: str = "amber", arr: str | None = None) -> dict[str, Any]:
+    return {"account_id": account_id, "name": None, "score": score, "band": band, "arr": arr}
+
+
+def an_alert(account_id: str, severity: str = "medium", **changes: Any) -> dict[str, Any]:
+    return {
+        "account_id": account_id,
+        "severity": severity,
+        "kind": "risk",
+        "state": "open",
+        "rule": "gone_silent",
+        "title": "No use for 35 days",
+        "why": "Last used on 2024-09-19",
+        "next_step": "Call the sponsor.",
+        "evidence": {"days": 35, "people": ["a", "b"]},
+        "opened_at": "2024-10-24T00:00:00Z",
+    } | changes
+
+
+def test_the_most_severe_is_called_first_then_the_largest() -> None:
+    accounts = [an_account("small", arr="1000"), an_account("large", arr="9000"), an_account("quiet", 90, "green")]
+    alerts = [an_alert("small"), an_alert("large"), an_alert("quiet", "critical")]
+    assert [call.account_id for call in book.to_call(accounts, alerts)] == ["quiet", "large", "small"]
+
+
+def test_without_alerts_the_weak_are_called_and_the_healthy_left_alone() -> None:
+    accounts = [an_account("fine", 90, "green"), an_account("weak", 20, "red"), an_account("new", None, "unknown")]
+    assert [call.account_id for call in book.to_call(accounts, [])] == ["weak"]
+
+
+def test_resolved_alerts_and_opportunities_call_nobody() -> None:
+    accounts = [an_account("a", 90, "green")]
+    alerts = [an_alert("a", state="resolved"), an_alert("a", kind="opportunity")]
+    assert book.to_call(accounts, alerts) == []
+
+
+def test_an_account_is_called_once_whatever_its_alerts() -> None:
+    calls = book.to_call([an_account("a")], [an_alert("a"), an_alert("a", "high", title="Half as much use")])
+    assert [call.why for call in calls] == ["Half as much use: Last used on 2024-09-19"]
+
+
+def test_unknown_revenue_is_not_shown_as_nothing() -> None:
+    assert book.total_arr([an_account("a"), an_account("b")]) is None
+    assert book.total_arr([an_account("a", arr="1200.50"), an_account("b")]) == Decimal("1200.50")
+    amber, everything = book.by_band([an_account("a"), an_account("b")]).splitlines()[1:]
+    assert amber.split() == ["amber", "2", "100%", "-"]
+    assert everything.split() == ["all", "2", "-"]
+
+
+def test_an_alert_in_plain_text_says_what_why_and_what_to_do() -> None:
+    text = book.describe_alert(an_alert("acme.com", "high"))
+    for part in ("[high]", "acme.com", "No use for 35 days", "Last used", "people: a, b", "Call the sponsor."):
+        assert part in text
+
+
+def test_the_alert_shown_is_open_before_resolved() -> None:
+    old, new = an_alert("a", "critical", state="resolved"), an_alert("b", "low")
+    assert book.most_telling([old, new]) == new
+    assert book.most_telling([]) is None
