@@ -36,6 +36,7 @@ TICK_S = 1.0
 FAILURES_IN_A_ROW = 50
 REFUSALS_IN_A_ROW = 1_000
 CIRCUIT_S = 10.0
+COMPACT_BUCKETS = 64
 
 LIST_REDRIVE = """
     select id, topic, partition, record_offset, key, value, headers, broker_time from hune.quarantine
@@ -369,13 +370,16 @@ class Lane:
         """One step of turning closed hours of seen ids into sorted chunks."""
         if self._queued or not self.worker.dedupe:
             return
+        before = int(time.time()) // 3600 - 2
+        ripe = [owned for owned in self.owned.values() if owned.seen.may_compact(before)]
+        if not ripe:
+            return
         try:
             async with self.pool.acquire() as connection:
-                for owned in list(self.owned.values()):
-                    before = int(time.time()) // 3600 - 2
+                for owned in ripe:
                     async with connection.transaction():
                         await ownership.lock(connection, self.worker.name, [owned])
-                        await owned.seen.compact(connection, before, 4)
+                        await owned.seen.compact(connection, before, COMPACT_BUCKETS)
                     if self._queued:
                         return
         except Exception as error:

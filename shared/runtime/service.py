@@ -34,7 +34,7 @@ from shared.settings import Settings
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 4
-SEEN_IN_MEMORY = 2_000_000
+SEEN_IN_MEMORY = 6_000_000
 BARRIER_S = 5.0
 STANDSTILL_S = 60.0
 UNOWNED_S = 60.0
