@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from cli.supervisor import Supervisor
 from cli.up import Line, without_password
 from devstack import jars
 from devstack.kafka import knows_a_broker
-from devstack.stack import purge
+from devstack.stack import given_urls, purge
+from shared import db
 from shared.errors import Misconfigured, Transient
 
 READY_PATIENCE = 90.0
@@ -82,6 +83,7 @@ class Demo:
         self.accounting_exact = True
 
     async def run(self, input_: Path | None) -> int:
+        await refuse_used_databases(given_urls())
         purge(self.home.path)
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters comes back as an exception
         self.steps.done(f"home {self.home}, emptied")
@@ -252,6 +254,21 @@ class Demo:
         accounting: Mapping[str, Mapping[str, Any]] = (await snapshot(stores))["accounting"]
         self.accounting_exact = all(account["balanced"] for account in accounting.values())
         click.echo("\nWHAT BECAME OF EVERY RECORD\n" + accounting_table(accounting))
+
+
+async def refuse_used_databases(urls: Sequence[str]) -> None:
+    """A demo in databases of yours must not mix an example company into your book."""
+    for url in urls:
+        connection = await db.connect(url)
+        try:
+            used = await connection.fetchval("select to_regclass('hune.installation')")
+        finally:
+            await connection.close()
+        if used is not None:
+            raise Misconfigured(
+                "the database named in HUNE_DATABASE_URL holds a Hune already; "
+                "unset it for a demo with a database of its own, or name an empty one"
+            )
 
 
 def write_company(home: Home) -> Path:

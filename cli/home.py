@@ -169,8 +169,8 @@ async def open_stores(
     if need_kafka:
         raise Misconfigured(f"Hune is not running in {home}; start it with `hune up`")
     stack = Stack(home.path, env)
-    stack.launch(kafka=False, lock_patience=LOCK_PATIENCE)
     try:
+        stack.launch(kafka=False, lock_patience=LOCK_PATIENCE)
         stack.wait()
         _note(f"home: {home} (stopped; its database runs for this command alone)", quiet)
         yield OpenStores("", stack.database_url, stack.database_urls, home.path)

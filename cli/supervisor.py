@@ -319,8 +319,10 @@ class Supervisor:
         for service in self._services:
             await asyncio.to_thread(service.wait, deadline - time.monotonic())
         last = self.state
+        self._stack.stop_stores()
+        if self._stack.is_claimed:
+            self.home.write_state(replace(last, phase=phase, doing=why, services=()))
         self._stack.stop()
-        self.home.write_state(replace(last, phase=phase, doing=why, services=()))
 
     def _doing_now(self, what: str) -> None:
         self._doing = what
@@ -331,7 +333,8 @@ class Supervisor:
         self._say(f"fetching Kafka: {there} of {total} jars, {megabytes:.0f} MB")
 
     def _publish(self) -> None:
-        self.home.write_state(self.state)
+        if self._stack.is_claimed:  # else the state is another supervisor's
+            self.home.write_state(self.state)
 
 
 async def choose_partitions(database_url: str, env: Mapping[str, str]) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from devstack.errors import StackError
+
 LOG_LIMIT = 10 * 1024 * 1024
 NOBODY = 65534
 _PR_SET_PDEATHSIG = 1
@@ -57,10 +59,13 @@ def spawn(
 
 def open_log(path: Path) -> IO[bytes]:
     """Open a log for appending; one over the limit becomes `NAME.1` first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > LOG_LIMIT:
-        path.replace(path.with_name(path.name + ".1"))
-    return path.open("ab")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_LIMIT:
+            path.replace(path.with_name(path.name + ".1"))
+        return path.open("ab")
+    except OSError as error:
+        raise StackError(f"{path} cannot be written: {error.strerror}; set HUNE_HOME to another folder") from error
 
 
 def tail(path: Path, lines: int = 3) -> str:

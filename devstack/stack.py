@@ -70,15 +70,15 @@ class Stack:
 
     def start(self, *, kafka: bool = True, report: jars.Report | None = None) -> None:
         """Start what is not given and wait until it serves; `kafka=False` starts the database alone."""
-        self.launch(kafka=kafka, report=report)
         try:
+            self.launch(kafka=kafka, report=report)
             self.wait()
         except BaseException:
             self.stop()
             raise
 
     def launch(self, *, kafka: bool = True, report: jars.Report | None = None, lock_patience: float = 1.0) -> None:
-        """Start what is not given, without waiting until it serves. Call it from the main thread."""
+        """Start what is not given, without waiting until it serves; `stop` is due even when this raises."""
         self._claim(lock_patience)
         try:
             self._check_disk()
@@ -94,7 +94,7 @@ class Stack:
             for store in self.stores:
                 store.spawn()
         except BaseException:
-            self.stop()
+            self.stop_stores()
             raise
 
     def wait(self, patience: float = PATIENCE) -> None:
@@ -113,10 +113,19 @@ class Stack:
             if waiting:
                 time.sleep(0.05)
 
-    def stop(self) -> None:
-        """Stop Kafka, then PostgreSQL, and let go of the home."""
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the home is ours: from `launch` to `stop`."""
+        return self._lock is not None
+
+    def stop_stores(self) -> None:
+        """Stop Kafka, then PostgreSQL; the home stays ours."""
         for store in reversed(self.stores):
             store.stop()
+
+    def stop(self) -> None:
+        """Stop Kafka, then PostgreSQL, and let go of the home."""
+        self.stop_stores()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
