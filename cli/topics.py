@@ -8,15 +8,6 @@ from cli import output
 from cli.support import control_url, load_installation, run
 from shared import db, topics
 from shared.kafka import apply_topics
-from shared.topics import FOREVER, Topic
-
-DAY_MS = 24 * 3600 * 1000
-
-
-def kept(topic: Topic) -> str:
-    if topic.compacted:
-        return "the latest per key"
-    return "for ever" if topic.retention_ms == FOREVER else f"{topic.retention_ms // DAY_MS} d"
 
 
 @click.group("topics")
@@ -45,7 +36,7 @@ def list_(json_: bool) -> None:
                 "key": topic.key,
                 "written_by": topic.writers,
                 "read_by": topic.readers,
-                "kept": kept(topic),
+                "kept": topic.kept,
             }
             for topic in topics.ALL
         ]
@@ -53,7 +44,7 @@ def list_(json_: bool) -> None:
         return
     lines = [("TOPIC", "HOLDS", "KEY", "WRITTEN BY", "READ BY", "KEPT")]
     lines += [
-        (topic.name, topic.holds, topic.key, ", ".join(topic.writers), ", ".join(topic.readers), kept(topic))
+        (topic.name, topic.holds, topic.key, ", ".join(topic.writers), ", ".join(topic.readers), topic.kept)
         for topic in topics.ALL
     ]
     click.echo(output.table(lines))

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 PREFIX = os.environ.get("HUNE_TOPIC_PREFIX", "cs")
 WORKERS = ("health", "feedback", "qbr", "ops", "voc")
+REKEYING = ("ops",)
+"""Workers that send events to themselves under another key."""
 FOREVER = -1
-WEEK_MS = 7 * 24 * 3600 * 1000
+DAY_MS = 24 * 3600 * 1000
+WEEK_MS = 7 * DAY_MS
 ANYONE = "anyone"
 
 
@@ -27,6 +30,12 @@ class Topic:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def kept(self) -> str:
+        if self.compacted:
+            return "the latest per key"
+        return "for ever" if self.retention_ms == FOREVER else f"{self.retention_ms // DAY_MS} d"
 
 
 def _name(suffix: str) -> str:
@@ -51,13 +60,13 @@ ROUTED = {
 RESULTS = {
     service: Topic(
         _name(f"results.{service}"), f"what {service} decided", "account_id",
-        writers=(service,), readers=("gateway", ANYONE),
+        writers=(service,), readers=("gateway", *(("feedback", "qbr") if service == "ops" else ()), ANYONE),
     )
     for service in ("router", *WORKERS)
 }  # fmt: skip
 ALERTS = Topic(
     _name("alerts"), "alert opened, escalated, resolved", "account_id",
-    writers=WORKERS, readers=("notify", "ops", ANYONE),
+    writers=("health",), readers=(ANYONE,),
 )  # fmt: skip
 STATE_ACCOUNTS = Topic(
     _name("state.accounts"), "latest score, band, segment, stage, owner, ARR per account", "account_id",
@@ -68,7 +77,7 @@ INTERNAL = {
         _name(f"internal.{worker}"), f"{worker}'s own re-keyed events", "the new key",
         writers=(worker,), readers=(worker,), retention_ms=WEEK_MS,
     )
-    for worker in WORKERS
+    for worker in REKEYING
 }  # fmt: skip
 POSITIONS = {
     service: Topic(
