@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,7 +12,6 @@ import yaml
 from services.voc.language import COVERED, FUNCTION_WORDS, STEMMERS, tokens_of
 from shared.errors import Misconfigured
 
-FOLDER = Path(__file__).parent / "lexicon"
 GAP = "~"
 LONGEST_GAP = 4
 REMEMBERED_TOKENS = 200_000
@@ -181,13 +178,6 @@ def compile_lexicon(
         _index_terms(vocabulary, terms[language])
     material = yaml.safe_dump([dict(moods), dict(taxonomy), dict(extra or {})], sort_keys=True).encode()
     return Lexicon(vocabularies, themes, taxonomy.get("renamed") or {}, cues, hashlib.sha256(material).hexdigest())
-
-
-@lru_cache(maxsize=1)
-def shipped() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The lists of this version: moods by language, and the taxonomy."""
-    moods = {language: yaml.safe_load((FOLDER / f"sentiment.{language}.yaml").read_text()) for language in COVERED}
-    return moods, yaml.safe_load((FOLDER / "themes.yaml").read_text())
 
 
 def _mood_vocabulary(language: str, mood: Mapping[str, Any]) -> Vocabulary:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from services.voc.domain import Policy
-from services.voc.lexicon import Lexicon, compile_lexicon, shipped
+from services.voc.language import COVERED
+from services.voc.lexicon import Lexicon, compile_lexicon
 from services.voc.themes import KINDS
 from shared.config import load
 from shared.errors import Misconfigured
 
 FILE = "voc.yaml"
+LISTS = Path(__file__).parent / "lexicon"
 ThemeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=120)]
 
@@ -87,6 +91,12 @@ def load_rules(config_dir: Path) -> Rules:
         return rules_of(loaded.model, loaded.digest)
     except Misconfigured as error:
         raise Misconfigured(f"{loaded.path}: {error}") from error
+
+
+def shipped() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The word lists of this version: moods by language, and the taxonomy."""
+    moods = {language: yaml.safe_load((LISTS / f"sentiment.{language}.yaml").read_text()) for language in COVERED}
+    return moods, yaml.safe_load((LISTS / "themes.yaml").read_text())
 
 
 def rules_of(settings: VocSettings, digest: str = "") -> Rules:
