@@ -27,11 +27,12 @@ from devstack import jars
 from devstack.kafka import knows_a_broker
 from devstack.stack import given_urls, purge
 from shared import db
-from shared.errors import Misconfigured, Transient
+from shared.errors import Misconfigured, PipelineError, Transient
 
 READY_PATIENCE = 90.0
 SETTLE_PATIENCE = 600.0
 CHAOS_SECONDS = 20
+LIVE_RATE = 2
 SEED = 20_261
 CHAOS_VICTIM = "health"
 
@@ -117,8 +118,26 @@ class Demo:
         code = show.result()
         if not self.exit:
             click.echo("\n" + NEXT.format(gateway=supervisor.state.gateway_url))
-            await supervisor.stop_requested.wait()
+            await self._stay(supervisor, lively=input_ is None and code == 0)
         return code
+
+    async def _stay(self, supervisor: Supervisor, lively: bool) -> None:
+        """Stay up until told to stop; meanwhile the example company's day goes on, live."""
+        day = asyncio.create_task(self._send_today(supervisor)) if lively else None
+        await supervisor.stop_requested.wait()
+        if day is not None:
+            day.cancel()
+            await asyncio.gather(day, return_exceptions=True)
+
+    async def _send_today(self, supervisor: Supervisor) -> None:
+        from cli.send import send_file
+
+        path = await asyncio.to_thread(write_company, self.home, "live_events")
+        try:
+            await send_file(stores_of(supervisor, self.home), path, rate=LIVE_RATE)
+            self.steps.done("today's events of the example company are in; what comes now is yours")
+        except PipelineError as error:
+            self.steps.done(f"today's events of the example company end here: {error}")
 
     def _fetch_jars(self) -> None:
         started = time.monotonic()
@@ -138,15 +157,14 @@ class Demo:
         from cli.settle import settle
 
         late = await supervisor.until_ready(READY_PATIENCE)
-        state = supervisor.state
-        assert state.kafka is not None
-        assert state.postgres is not None
         if late:
             raise Misconfigured(f"{', '.join(late)} not ready after {READY_PATIENCE:.0f} s; see {self.home.logs}")
-        self.steps.done(f"Kafka {state.kafka.address}, PostgreSQL {without_password(state.postgres.address)}")
+        state, stores = supervisor.state, stores_of(supervisor, self.home)
+        kafka, url = stores.bootstrap_servers, without_password(stores.database_url)
+        self.steps.done(f"Kafka {kafka}, PostgreSQL {url}")
         self.steps.done(f"ready: {', '.join(service.name for service in state.services)}; gateway {state.gateway_url}")
-        stores = OpenStores(state.kafka.address, state.postgres.address, state.database_urls, self.home.path)
-        path = input_ if input_ is not None else await asyncio.to_thread(write_company, self.home)
+        self.steps.show("writing the example company's history" if input_ is None else f"reading {input_.name}")
+        path = input_ if input_ is not None else await asyncio.to_thread(write_company, self.home, "events")
         async with self._havoc(supervisor):
             sent = await self._send(stores, path)
         self.steps.show("waiting until everything is applied and published")
@@ -271,13 +289,20 @@ async def refuse_used_databases(urls: Sequence[str]) -> None:
             )
 
 
-def write_company(home: Home) -> Path:
-    """Write the example company's events to a file of the home, to be sent as a run."""
+def stores_of(supervisor: Supervisor, home: Home) -> OpenStores:
+    state = supervisor.state
+    if state.kafka is None or state.postgres is None:
+        raise Misconfigured(f"the stores of {home} are not running")
+    return OpenStores(state.kafka.address, state.postgres.address, state.database_urls, home.path)
+
+
+def write_company(home: Home, which: str) -> Path:
+    """Write the example company's history (`events`) or day (`live_events`) to a file of the home, for sending."""
     company = importlib.import_module("cli.company")
-    path = home.path / "data" / "company.ndjson"
+    path = home.path / "data" / f"company-{which.replace('_', '-')}.ndjson"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        for event in company.events(SEED, datetime.now(UTC)):
+        for event in getattr(company, which)(SEED, datetime.now(UTC)):
             file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
     return path
 
