@@ -4,6 +4,7 @@ from click.testing import CliRunner
 
 from cli import main
 from cli.main import COMMANDS, Entry, group
+from shared.errors import PipelineError
 
 
 def test_every_command_of_this_build_can_be_called() -> None:
@@ -25,7 +26,7 @@ def test_what_the_world_gets_wrong_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(**_: object) -> None:
-        raise main.PipelineError("the disk is full")
+        raise PipelineError("the disk is full")
 
     monkeypatch.setattr(main, "group", refuse)
     with pytest.raises(SystemExit) as ended:
