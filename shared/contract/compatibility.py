@@ -33,15 +33,15 @@ class _Comparison:
     def __init__(self, left: Schema, right: Schema, only_types: bool = False) -> None:
         self._left, self._right = _resolver(left), _resolver(right)
         self._only_types = only_types
-        self._open: set[tuple[str, str]] = set()
+        self._open: set[tuple[int, int]] = set()
 
     def lost(self, left: Schema, right: Schema, path: str) -> Iterator[str]:
-        pair = (_reference(left), _reference(right))
+        left, right = self._left(left), self._right(right)
+        pair = id(left), id(right)
         if pair in self._open:
             return  # a schema that holds itself is being compared already
-        if all(pair):
-            self._open.add(pair)
-        yield from self._lost(self._left(left), self._right(right), path)
+        self._open.add(pair)
+        yield from self._lost(left, right, path)
         self._open.discard(pair)
 
     def _lost(self, left: Schema, right: Schema, path: str) -> Iterator[str]:
