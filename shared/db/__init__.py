@@ -27,6 +27,13 @@ TRANSIENT = (
 SESSION = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
 
 
+def is_transient(error: Exception, connected: bool) -> bool:
+    """Whether the same work may succeed later; once connected, an odd OSError is what the data made some call raise."""
+    if connected and isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, TRANSIENT)
+
+
 async def prepare_connection(db: Any) -> None:
     """Read and write jsonb as Python values."""
     await db.set_type_codec(

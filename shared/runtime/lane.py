@@ -7,6 +7,7 @@ thin traffic on many partitions shares a transaction. While one batch commits th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +23,7 @@ from shared.runtime.api import Worker
 from shared.runtime.failpoints import reach
 from shared.runtime.ownership import Lost, Owned
 from shared.runtime.transaction import Attempt, Work
-from shared.runtime.wire import ClockMark, Item, Record, Refused, unpack_headers
+from shared.runtime.wire import ClockMark, Item, Own, Record, Refused, unpack_headers
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ DECODE_SLICE = 250
 TICK_CHUNK = 1_000
 HOUSEKEEPING_S = 0.2
 TICK_S = 1.0
-FAILURES_IN_A_ROW = 50
+FAILURES_IN_A_ROW = 50  # records that the handler could not apply, with none that it could in between
 REFUSALS_IN_A_ROW = 1_000
 CIRCUIT_S = 10.0
 COMPACT_BUCKETS = 64
@@ -52,7 +53,7 @@ class Lane:
         self.owned: dict[int, Owned] = {}
         self.last_progress = time.monotonic()
         self.halted = False
-        self.on_lost: Callable[[Sequence[int]], None] = lambda partitions: None
+        self.on_lost: Callable[[Sequence[Owned]], None] = lambda gone: None
         self.position: Callable[[str, int], Awaitable[int | None]] | None = None
         self._read = read
         self._queued = 0
@@ -65,6 +66,7 @@ class Lane:
         self._ticked_at = 0.0
         self._kept_at = 0.0
         self._stopping = False
+        self._stop = asyncio.Event()
         self._failures_in_a_row = 0
         self._refusals_in_a_row = 0
 
@@ -114,10 +116,11 @@ class Lane:
     def stands_still(self, patience: float) -> bool:
         """Whether records wait and none has been applied for this many seconds."""
         waiting = self._queued > 0 or self._applying is not None
-        return waiting and time.monotonic() - self.last_progress > patience
+        return waiting and not self.halted and time.monotonic() - self.last_progress > patience
 
     def stop(self) -> None:
         self._stopping = True
+        self._stop.set()
         self._wake.set()
 
     # -- the loop -------------------------------------------------------------------------------
@@ -168,8 +171,10 @@ class Lane:
             await self._decode(owned, items)
         await self._break_circuit()
         self._signal_room()
-        involved = {p: o for p, o in involved.items() if self.owned.get(p) is o}
-        return Work(items, list(involved.values())).of(self.owned) if involved else None
+        if self._stopping:
+            return None
+        work = Work(items, list(involved.values())).of(self.owned)
+        return work if work.owned else None
 
     async def _break_circuit(self) -> None:
         """Nothing that the router let through is readable any more: this is our fault, not the records'.
@@ -178,10 +183,15 @@ class Lane:
         reads them. The router itself goes on, whatever others send it.
         """
         while self.worker.read is None and self._refusals_in_a_row >= REFUSALS_IN_A_ROW and not self._stopping:
-            self.halted = True
-            metrics.HALTED.labels(self.worker.name).set(1)
-            log.critical("nearly everything is unreadable: the worker waits", extra={"worker": self.worker.name})
-            await asyncio.sleep(CIRCUIT_S)
+            await self._wait_halted("nearly everything is unreadable: the worker waits")
+
+    async def _wait_halted(self, why: str) -> None:
+        """Not ready, and paging, for a while."""
+        self.halted = True
+        metrics.HALTED.labels(self.worker.name).set(1)
+        log.critical(why, extra={"worker": self.worker.name})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), CIRCUIT_S)
 
     async def _woken(self) -> None:
         try:
@@ -209,11 +219,11 @@ class Lane:
     # -- one batch ------------------------------------------------------------------------------
 
     async def _apply(self, work: Work) -> Attempt | None:
-        """Bring a batch to its end: committed, settled as committed, or no longer ours (None)."""
+        """Bring a batch to its end: committed, settled as committed, or no longer ours to apply (None)."""
         delay = 0.05
         while True:
             work = work.of(self.owned)
-            if not work.owned:
+            if not work.owned or (self.halted and self._stopping):
                 return None
             attempt = Attempt(self.worker, work, self.partitions)
             if await self._try(attempt):
@@ -224,9 +234,10 @@ class Lane:
 
     async def _try(self, attempt: Attempt) -> bool:
         """Try once; False asks for another try after a pause."""
-        closed = False
+        connected = closed = False
         try:
             async with self.pool.acquire() as connection:
+                connected = True
                 try:
                     async with connection.transaction():
                         await attempt.run(connection)
@@ -240,14 +251,15 @@ class Lane:
             return False
         except Exception as error:
             attempt.abort()
-            if closed or isinstance(error, database.TRANSIENT):
+            if closed or database.is_transient(error, connected):
                 metrics.RETRIES.labels(self.worker.name).inc()
                 log.warning("trying the batch again", extra={"worker": self.worker.name, "error": repr(error)})
                 return await self._settle_unclear(attempt)
-            await self._bisect(attempt.work, error)
-            return True
+            return await self._bisect(attempt.work, error)
         reach("after_commit")
         attempt.finish()
+        if any(type(item) is Own for item in attempt.work.items):
+            self._works_again()
         return True
 
     async def _settle_unclear(self, attempt: Attempt) -> bool:
@@ -271,16 +283,25 @@ class Lane:
     def _drop(self, partitions: Sequence[int]) -> None:
         metrics.CAS_REJECTIONS.labels(self.worker.name).inc(len(partitions))
         log.warning("partitions have another owner", extra={"worker": self.worker.name, "partitions": list(partitions)})
-        for partition in partitions:
-            owned = self.owned.pop(partition, None)
-            if owned is not None:
-                self._queued -= len(owned.queue)
-                owned.queue.clear()
+        gone = [self.owned.pop(partition) for partition in partitions if partition in self.owned]
+        for owned in gone:
+            self._queued -= len(owned.queue)
+            owned.queue.clear()
         self._signal_room()
-        self.on_lost(partitions)
+        self.on_lost(gone)
 
-    async def _bisect(self, work: Work, error: Exception) -> None:
-        """Something in the batch cannot be applied: halve until it is alone, and put it aside."""
+    def _works_again(self) -> None:
+        self._failures_in_a_row = 0
+        if self.halted:
+            self.halted = False
+            metrics.HALTED.labels(self.worker.name).set(0)
+            log.warning("the worker goes on", extra={"worker": self.worker.name})
+
+    async def _bisect(self, work: Work, error: Exception) -> bool:
+        """Something in the batch cannot be applied: halve until it is alone, and put it aside.
+
+        False asks for another try: nothing at all can be applied, which is hardly the records' fault.
+        """
         if not work.items:
             raise error
         if len(work.items) > 1:
@@ -288,14 +309,20 @@ class Lane:
             for items in (work.items[:middle], work.items[middle:]):
                 touched = {item.record.partition for item in items}
                 await self._apply(Work(items, [o for o in work.owned if o.partition in touched], work.redriven))
-            return
-        self._failures_in_a_row += 0 if isinstance(error, Poison) else 1
-        if self._failures_in_a_row > FAILURES_IN_A_ROW:
-            raise error
+                if self.halted and self._stopping:
+                    break  # what comes after must not be applied without what comes before
+            return True
+        if not isinstance(error, Poison):
+            if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+                log.error("a record cannot be applied", exc_info=error)
+                await self._wait_halted("no record can be applied any more: the worker waits")
+                return False
+            self._failures_in_a_row += 1
         reason = str(error) if isinstance(error, Poison) else f"the {self.worker.name} worker could not apply it"
         log.error("a record goes to quarantine", extra={"worker": self.worker.name, "error": repr(error)})
         refused = Refused(work.items[0].record, reason, f"{type(error).__name__}: {error}")
         await self._apply(Work([refused], work.owned, work.redriven))
+        return True
 
     # -- between batches ------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -20,9 +20,9 @@ from prometheus_client import REGISTRY
 
 from shared import db as database
 from shared import topics
-from shared.errors import Misconfigured
+from shared.errors import Misconfigured, Transient
 from shared.observability import metrics
-from shared.runtime import ownership
+from shared.runtime import fetching, ownership
 from shared.runtime.api import Worker
 from shared.runtime.lane import Lane
 from shared.runtime.ownership import Owned
@@ -76,7 +76,9 @@ class Runtime:
         self._generation = 0
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._unowned_since: float | None = None
+        self._aside: set[asyncio.Task[None]] = set()
         self._stopping = False
+        fetching.install()
         self._subscriber = self._subscribe()
 
     # -- FastStream -----------------------------------------------------------------------------
@@ -165,14 +167,26 @@ class Runtime:
         Raises Misconfigured when the stores do not fit together.
         """
         urls = (self.settings.database_url,) if self.worker.control_only else self.settings.database_urls
-        for url in urls:
-            self._pools.append(await database.create_pool(url, POOL_SIZE, self.worker.name))
-        async with self._pools[0].acquire() as connection:
-            row = await connection.fetchrow(INSTALLATION)
+        self._pools = []
+        try:
+            for url in urls:
+                self._pools.append(await database.create_pool(url, POOL_SIZE, self.worker.name))
+            async with self._pools[0].acquire() as connection:
+                row = await connection.fetchrow(INSTALLATION)
+        except BaseException:
+            for pool in self._pools:
+                pool.terminate()
+            raise
         if row is None or row["partitions"] != self.settings.partitions:
             stored = "no installation" if row is None else f"{row['partitions']} partitions"
             raise Misconfigured(
                 f"the database holds {stored}, HUNE_PARTITIONS says {self.settings.partitions}: set it to match"
+            )
+        databases = len({self.settings.database_url, *self.settings.database_urls})
+        if row["databases"] != databases:
+            raise Misconfigured(
+                f"the installation was made for {row['databases']} databases, HUNE_DATABASE_URL and "
+                f"HUNE_DATABASE_URLS name {databases}: name the same ones in the same order"
             )
         reader = self.worker.read or signal_reader(self.worker.fast)
         for pool in self._pools:
@@ -220,6 +234,9 @@ class Runtime:
             await work
         except asyncio.CancelledError:
             raise
+        except Misconfigured as error:
+            log.critical(str(error), extra={"worker": self.worker.name})
+            os._exit(2)
         except BaseException:
             log.critical("the worker stops", exc_info=True, extra={"worker": self.worker.name})
             os._exit(70)
@@ -243,10 +260,39 @@ class Runtime:
             self._subscriber.consumer.pause(*tps)
         self._acquiring = asyncio.create_task(self._guard(self._acquire(self._generation)), name="acquire")
 
-    def _on_lost(self, partitions: Sequence[int]) -> None:
+    def _on_lost(self, gone: Sequence[Owned]) -> None:
         """A former owner notices late; the group will say whose they are, else the watchdog ends us."""
-        for partition in partitions:
-            log.info("partition lost", extra={"worker": self.worker.name, "partition": partition})
+        task = asyncio.create_task(self._guard(self._after_loss(gone, self._generation)), name="after loss")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def _after_loss(self, gone: Sequence[Owned], generation: int) -> None:
+        """Publish no more; take back at once what nobody else has taken: our own COMMIT came late."""
+        await asyncio.gather(*(owned.relay.stop() for owned in gone), return_exceptions=True)
+        ours = await self._standing(gone)
+        if len(ours) < len(gone) or self._stopping or generation != self._generation or not ours <= self._assigned:
+            return
+        if self._acquiring is not None:
+            await asyncio.wait([self._acquiring])
+        if generation == self._generation:
+            reads = [topic.name for topic in self.worker.reads]
+            self._subscriber.consumer.pause(*(TopicPartition(topic, p) for topic in reads for p in ours))
+            self._acquiring = asyncio.create_task(self._guard(self._acquire(generation)), name="acquire")
+
+    async def _standing(self, gone: Sequence[Owned]) -> set[int]:
+        """The partitions among these whose epoch is still ours."""
+        while not self._stopping:
+            try:
+                stored: dict[int, tuple[int, int]] = {}
+                for index, pool in enumerate(self._pools):
+                    here = [owned for owned in gone if owned.partition % len(self._pools) == index]
+                    async with pool.acquire() as connection:
+                        stored |= await ownership.standing(connection, self.worker.name, here)
+                return {owned.partition for owned in gone if stored[owned.partition][0] == owned.epoch}
+            except Exception as error:
+                log.info("PostgreSQL does not answer yet", extra={"error": repr(error)})
+                await asyncio.sleep(1)
+        return set()
 
     async def _acquire(self, generation: int) -> None:
         delay = 0.1
@@ -278,7 +324,7 @@ class Runtime:
                 found = {}
             for row in rows:
                 self._check_position(row, found.get(row["partition"], 0))
-            await self._check_log(rows)
+            starts = await self._where_to_start(rows)
         except BaseException:
             await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
             raise
@@ -286,9 +332,9 @@ class Runtime:
             await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
             return
         for row in rows:
-            self._own(lane, row, relays[row["partition"]], found.get(row["partition"], 0))
+            self._own(lane, row, relays[row["partition"]], found.get(row["partition"], 0), starts)
 
-    def _own(self, lane: Lane, row: Any, relay: Relay, position: int) -> None:
+    def _own(self, lane: Lane, row: Any, relay: Relay, position: int, starts: Mapping[TopicPartition, int]) -> None:
         partition = row["partition"]
         owned = Owned(
             partition=partition,
@@ -308,7 +354,7 @@ class Runtime:
         consumer = self._subscriber.consumer
         here = [TopicPartition(topic.name, partition) for topic in self.worker.reads]
         for tp in here:
-            consumer.seek(tp, owned.offsets.get(tp.topic, 0))
+            consumer.seek(tp, starts[tp])
         lane.add(owned)
         consumer.resume(*here)
 
@@ -329,27 +375,45 @@ class Runtime:
                 f"Kafka holds them up to {position}: Kafka was set back; restore it, or start both stores empty"
             )
 
-    async def _check_log(self, rows: Sequence[Any]) -> None:
-        """Refuse to jump over records that Kafka no longer holds, or to wait for ones it never will.
+    async def _where_to_start(self, rows: Sequence[Any]) -> dict[TopicPartition, int]:
+        """Where PostgreSQL says we are; a topic never read begins where its log does.
 
+        Refuses to jump over records that Kafka no longer holds, or to wait for ones it never will.
         Raises Misconfigured that counts them.
         """
         consumer = self._subscriber.consumer
-        stored = {TopicPartition(topic, row["partition"]): at for row in rows for topic, at in row["offsets"].items()}
-        here = [tp for tp in stored if tp in consumer.assignment()]
-        starts, ends = await consumer.beginning_offsets(here), await consumer.end_offsets(here)
-        for tp in here:
-            if starts[tp] > stored[tp] and not os.environ.get("HUNE_ACCEPT_LOSS"):
+        for topic in self.worker.reads:
+            count = len(consumer.partitions_for_topic(topic.name) or ())
+            if not count:
+                raise Transient(f"Kafka does not say yet how many partitions {topic.name} has")
+            if count != self.settings.partitions:
                 raise Misconfigured(
-                    f"{tp.topic} partition {tp.partition}: {starts[tp] - stored[tp]} records from {stored[tp]} on are "
+                    f"topic {topic.name} has {count} partitions, this installation {self.settings.partitions}: "
+                    "this Kafka belongs to another installation"
+                )
+        stored = {
+            TopicPartition(topic.name, row["partition"]): row["offsets"].get(topic.name)
+            for row in rows
+            for topic in self.worker.reads
+        }
+        starts, ends = await consumer.beginning_offsets(list(stored)), await consumer.end_offsets(list(stored))
+        begin: dict[TopicPartition, int] = {}
+        for tp, offset in stored.items():
+            begin[tp] = starts[tp] if offset is None else max(offset, starts[tp])
+            if offset is None:
+                continue
+            if starts[tp] > offset and not os.environ.get("HUNE_ACCEPT_LOSS"):
+                raise Misconfigured(
+                    f"{tp.topic} partition {tp.partition}: {starts[tp] - offset} records from {offset} on are "
                     f"gone from Kafka before {self.worker.name} read them; replay them with `hune send --replay`, "
                     f"or start with HUNE_ACCEPT_LOSS=1 to go on without them"
                 )
-            if ends[tp] < stored[tp]:
+            if ends[tp] < offset:
                 raise Misconfigured(
                     f"{tp.topic} partition {tp.partition} ends at {ends[tp]}, {self.worker.name} has read up to "
-                    f"{stored[tp]}: Kafka was set back; restore it, or start both stores empty"
+                    f"{offset}: Kafka was set back; restore it, or start both stores empty"
                 )
+        return begin
 
     def _relay(self, pool: database.Pool, partition: int) -> Relay:
         async def read_rows(after: int, most: int) -> Rows:

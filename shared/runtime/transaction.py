@@ -105,10 +105,11 @@ class Attempt:
                 _move_clock(after[item.record.partition], item, self.partitions)
         refused = self._refusals(unit, fresh)
         self._count(after, unit, fresh, refused)
+        self._on_commit = unit.on_commit
         if not (moved_on or self.moved or unit.outbox or self.work.items):
             return
         await self._write(db, after, unit, refused)
-        self.after, self._on_commit = after, unit.on_commit
+        self.after = after
 
     def _move_offsets(self, after: dict[int, After]) -> bool:
         """Advance past this work's records; with nothing queued, past what was fetched (markers)."""
@@ -178,6 +179,8 @@ class Attempt:
         else:
             for item in self.work.items:
                 unit.count(item.record.partition, "quarantined", -1)
+                if type(item) is ClockMark:
+                    unit.count(item.record.partition, "read", -1)
         for refusal in refused:
             unit.count(refusal.record.partition, "quarantined")
         if self.worker.counts_applied:
@@ -231,15 +234,14 @@ class Attempt:
 
     def finish(self) -> None:
         """The transaction committed."""
-        if not self.after:
-            return
-        if self.worker.dedupe:
+        if self.after:
+            if self.worker.dedupe:
+                for o in self.work.owned:
+                    o.seen.commit()
             for o in self.work.owned:
-                o.seen.commit()
-        for o in self.work.owned:
-            self.after[o.partition].become(o, self.version)
-        for partition, (first, records) in self._outbox.items():
-            next(o for o in self.work.owned if o.partition == partition).relay.offer(first, records)
+                self.after[o.partition].become(o, self.version)
+            for partition, (first, records) in self._outbox.items():
+                next(o for o in self.work.owned if o.partition == partition).relay.offer(first, records)
         for tell in self._on_commit:
             tell()
         metrics.count_outcomes(self.worker.name, self._tally)
@@ -256,7 +258,7 @@ def _move_clock(after: After, mark: ClockMark, partitions: int) -> None:
     if mark.live:
         after.live = True
         return
-    if mark.run is None or mark.at is None:
+    if mark.run is None or mark.at is None or not 0 <= mark.router_partition < partitions:
         return
     heard = after.marks.setdefault(mark.run, [])
     if mark.router_partition not in heard:

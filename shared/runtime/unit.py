@@ -10,13 +10,16 @@ from functools import lru_cache
 from pydantic import JsonValue
 
 from shared.db import Connection
+from shared.errors import Poison
 from shared.events import ResultEvent, results
 from shared.events.base import Event
 from shared.ids import derived_id, partition_of
+from shared.kafka import MAX_RECORD_BYTES
 from shared.runtime.api import Signal
 from shared.runtime.wire import Headers, Outgoing, Refused, event_headers
 from shared.topics import RESULTS, Topic
 
+MOST_BYTES = MAX_RECORD_BYTES - 16 * 1024
 ACTS_OUTSIDE_FOR = timedelta(hours=24)
 
 
@@ -100,7 +103,13 @@ class UnitOfWork:
         return identity
 
     def send(self, owner: int, record: Outgoing) -> None:
-        """Put a finished record into the outbox of the partition `owner`."""
+        """Put a finished record into the outbox of the partition `owner`.
+
+        Raises Poison when Kafka would never take it: the relay could not pass it.
+        """
+        size = len(record.value) + sum(len(name) + len(value) for name, value in record.headers)
+        if size > MOST_BYTES:
+            raise Poison(f"a record for {record.topic} would take {size:,} bytes; {MOST_BYTES:,} fit")
         self.outbox.setdefault(owner, []).append(record)
 
     def ignore(self, signal: Signal, reason: str) -> None:

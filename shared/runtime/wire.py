@@ -16,11 +16,13 @@ from shared.events import model_of
 from shared.events.base import WIRE_PREFIX, Event
 from shared.events.inputs import ClockSet
 from shared.runtime.api import Signal
+from shared.runtime.fetching import UNREADABLE
 
 Headers = list[tuple[str, bytes]]
 Record: TypeAlias = "ConsumerRecord[Any, Any]"
 ROUTER_PARTITION = "ce_routerpartition"
-_CLOCK = ClockSet.wire_type().encode()
+CLOCK_SOURCE = "hune.router"
+_NEEDED = ("ce_type", "ce_id", "ce_source", "ce_subject", "ce_time")
 
 
 class Outgoing(NamedTuple):
@@ -130,9 +132,7 @@ def signal_reader(fast: Mapping[str, Callable[[bytes], Event]]) -> Callable[[Rec
             return Refused(record, str(error))
         except (ValidationError, msgspec.ValidationError) as error:
             return Refused(record, "the data does not fit its type", describe(error))
-        except KeyError as error:
-            return Refused(record, f"header {error} is missing: this is not a CloudEvents record")
-        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        except Exception as error:  # whatever a stranger's bytes make raise is theirs, and ends no process
             return Refused(record, "the record cannot be read", f"{type(error).__name__}: {error}")
 
     return read
@@ -140,10 +140,16 @@ def signal_reader(fast: Mapping[str, Callable[[bytes], Event]]) -> Callable[[Rec
 
 def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -> Item:
     headers = dict(record.headers)
+    for name in _NEEDED:
+        if not headers.get(name):
+            refuse_batch(headers)
+            raise Poison(f"header {name} is missing or empty: this is not a CloudEvents record")
+    if not record.value:
+        raise Poison("the record is empty")
     wire_type = headers["ce_type"].decode()
     data = decoder_of(wire_type)(record.value)
     if isinstance(data, ClockSet):
-        return ClockMark(record, int(headers[ROUTER_PARTITION]), data.run, data.at, data.live)
+        return _mark(record, headers, data)
     recorded = headers.get("ce_recordedtime")
     own_time = headers.get("ce_owntime")
     confidence = headers.get("ce_confidence")
@@ -166,6 +172,20 @@ def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -
         confidence=float(confidence) if confidence else None,
     )
     return Own(record, signal, own_time.decode() if own_time else None)
+
+
+def _mark(record: Record, headers: Mapping[str, bytes], clock: ClockSet) -> ClockMark:
+    """Time is told by the router alone."""
+    if headers["ce_source"] != CLOCK_SOURCE.encode():
+        raise Poison("a clock record of somebody else's: only the router tells a worker the time")
+    return ClockMark(record, int(headers[ROUTER_PARTITION]), clock.run, clock.at, clock.live)
+
+
+def refuse_batch(headers: Mapping[str, bytes | None]) -> None:
+    """Raises Poison when the record stands for a batch that could not be unpacked."""
+    if UNREADABLE in headers:
+        why = (headers[UNREADABLE] or b"").decode("utf-8", "replace")
+        raise Poison(f"a batch of records cannot be unpacked ({why}); its raw bytes are kept whole")
 
 
 def describe(error: ValidationError | msgspec.ValidationError) -> str:
