@@ -24,11 +24,23 @@ from shared.runtime.api import EVERYBODY, Batch
 from shared.runtime.failpoints import reach
 from shared.runtime.seen import identity
 from shared.runtime.unit import UnitOfWork
-from shared.runtime.wire import ROUTER_PARTITION, Headers, Outgoing, Own, event_headers, rfc3339, unpack_headers
+from shared.runtime.wire import (
+    CLOCK_SOURCE,
+    ROUTER_PARTITION,
+    ClockMark,
+    Headers,
+    Outgoing,
+    Own,
+    Refused,
+    event_headers,
+    rfc3339,
+    unpack_headers,
+)
 
 REMEMBERED = 200_000
 OVERLAP = timedelta(seconds=30)
 SWEEP = timedelta(minutes=5)
+NOWHERE = (-1, "")
 DOUBT = 0.5
 """From this confidence on a text means some account, even if not clearly which."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,6 +61,7 @@ class Plan:
     released: list[Parked] = field(default_factory=list)
     parked: list[ToPark] = field(default_factory=list)
     blocked: set[tuple[int, str]] = field(default_factory=set)
+    begins_life: bool = False
 
 
 class Router:
@@ -66,6 +79,7 @@ class Router:
         self._index = an_index(())
         self._indexed_to = BEGINNING
         self._swept_at: dict[int, datetime] = {}
+        self._sweep: tuple[list[int], tuple[int, str]] = ([], NOWHERE)
 
     # -- batches --------------------------------------------------------------------------------
 
@@ -78,7 +92,8 @@ class Router:
             elif event.wire_type == CLOCK:
                 self._pass_on_clock(event, unit)
             else:
-                if not self._live and event.mode is None:
+                if not self._live and event.mode is None and not plan.begins_life:
+                    plan.begins_life = True
                     await self._begin_life(event, unit)
                 self._event(event, plan, unit)
         await self._save(plan, unit)
@@ -239,13 +254,16 @@ class Router:
         while waiting:
             parked = waiting[0]
             event = self._unpark(parked)
-            found = self._resolve(event, plan)
-            if not isinstance(found, Resolved):
-                return
+            if isinstance(event, Refused):
+                unit.refused.append(event)
+            else:
+                found = self._resolve(event, plan)
+                if not isinstance(found, Resolved):
+                    return
+                self._forward(event, found.account_id, plan, unit)
             waiting.pop(0)
             plan.released.append(parked)
-            unit.count(event.partition, "parked", -1)
-            self._forward(event, found.account_id, plan, unit)
+            unit.count(parked.partition, "parked", -1)
         plan.waiting.pop(entity, None)
         self._release_new(entity, plan, unit)
 
@@ -270,7 +288,8 @@ class Router:
         if not held:
             plan.blocked.discard(entity)
 
-    def _unpark(self, parked: Parked) -> RawEvent:
+    def _unpark(self, parked: Parked) -> RawEvent | Refused:
+        """Read it once more; a newer version may refuse what an older one let wait."""
         row = parked.row
         item = self.read(
             ConsumerRecord(
@@ -278,30 +297,35 @@ class Router:
                 None, row["value"], None, 0, len(row["value"]), tuple(unpack_headers(row["headers"])),
             )
         )  # fmt: skip
-        assert isinstance(item, Own), f"a parked event cannot be read any more: {item}"
-        return item.signal  # type: ignore[return-value]
+        assert not isinstance(item, ClockMark)
+        return item.signal if isinstance(item, Own) else item  # type: ignore[return-value]
 
     async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Release what waited for links that other partitions asserted."""
         now = await unit.db.fetchval("select clock_timestamp()")
         fresh = [p for p in clocks if now - self._swept_at.get(p, BEGINNING) > SWEEP]
         since = BEGINNING if fresh else now - OVERLAP
-        arrived = await store.list_arrived(unit.db, fresh or list(clocks), since, limit)
-        unit.on_commit.append(
-            lambda: self._swept_at.update(dict.fromkeys(fresh, now)) if len(arrived) < limit else None
-        )
+        after = self._sweep[1] if fresh and self._sweep[0] == fresh else NOWHERE
+        arrived = await store.list_arrived(unit.db, fresh or list(clocks), since, after, limit)
+        unit.on_commit.append(lambda: self._note_swept(fresh, arrived, limit, now))
         if not arrived:
             return 0
         plan = Plan()
         for parked in await store.list_parked(unit.db, arrived):
             plan.waiting.setdefault((parked.partition, parked.entity), []).append(parked)
         events = [self._unpark(parked) for waiting in plan.waiting.values() for parked in waiting]
-        loaded = await self._load(events, unit)
+        loaded = await self._load([event for event in events if not isinstance(event, Refused)], unit)
         plan.book, plan.chosen = loaded.book, loaded.chosen
         for entity in list(plan.waiting):
             self._release(entity, plan, unit)
         await self._save(plan, unit)
         return len(plan.released)
+
+    def _note_swept(self, swept: list[int], arrived: Sequence[tuple[int, str]], limit: int, at: datetime) -> None:
+        """A full page is not the end of a sweep: what stays (ambiguous) must not hide what comes after it."""
+        self._sweep = (swept, arrived[-1]) if swept and len(arrived) >= limit else ([], NOWHERE)
+        if len(arrived) < limit:
+            self._swept_at.update(dict.fromkeys(swept, at))
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -341,7 +365,7 @@ class Router:
 
     def _tell_time(self, clock: inputs.ClockSet, event: RawEvent, unit: UnitOfWork) -> None:
         headers = event_headers(
-            clock, id=f"{event.id}/{event.partition}", source="hune.router", subject="clock", time=event.occurred_at,
+            clock, id=f"{event.id}/{event.partition}", source=CLOCK_SOURCE, subject="clock", time=event.occurred_at,
             extra=[(ROUTER_PARTITION, str(event.partition).encode())],
         )  # fmt: skip
         value = clock.model_dump_json().encode()
@@ -354,7 +378,6 @@ class Router:
         if not await unit.db.fetchval(store.IS_LIVE) and await unit.db.fetchval(store.BEGIN_LIFE):
             self._tell_time(inputs.ClockSet(live=True), event, unit)
         unit.on_commit.append(self._lives)
-        self._live = True
 
     def _lives(self) -> None:
         self._live = True

@@ -9,12 +9,25 @@ from typing import Annotated
 
 import msgspec
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from services.router.settings import Routing, find
 from shared.errors import Poison
 from shared.events import inputs, model_of, wire_type_of
 from shared.events.base import Event, InputEvent
-from shared.runtime.wire import Item, Own, Record, Refused, describe, from_ms, moment_of, rfc3339, short_name
+from shared.runtime.unit import MOST_BYTES
+from shared.runtime.wire import (
+    Item,
+    Own,
+    Record,
+    Refused,
+    describe,
+    from_ms,
+    moment_of,
+    refuse_batch,
+    rfc3339,
+    short_name,
+)
 
 SOURCE = "hune"
 FUTURE_MS = 24 * 3600 * 1000
@@ -22,7 +35,11 @@ USAGE = inputs.UsageTracked.wire_type()
 REQUEST = inputs.RequestMade.wire_type()
 CLOCK = inputs.ClockSet.wire_type()
 LONGEST_ID = 256
+LONGEST_TIME = 64
+LARGEST = MOST_BYTES - 16 * 1024
+DEEP = 100
 _ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class RawEvent(msgspec.Struct, gc=False):
@@ -109,7 +126,7 @@ def raw_reader(routing: Routing) -> Callable[[Record], Item]:
             return Refused(record, "the data does not fit its type", describe(error))
         except UnicodeDecodeError as error:
             return Refused(record, "the record is not UTF-8", str(error))
-        except (ValueError, TypeError, AttributeError, msgspec.MsgspecError, RecursionError, OverflowError) as error:
+        except Exception as error:  # whatever a stranger's bytes make raise is theirs, and ends no process
             return Refused(record, "the record cannot be read as JSON", f"{type(error).__name__}: {error}")
 
     return read
@@ -119,9 +136,9 @@ def _read(record: Record, paths: tuple[str, ...]) -> RawEvent:
     value = record.value
     if not value:
         raise Poison("the record is empty")
-    if b"\\u" in value and _ESCAPES.search(value):
-        _refuse_bad_escapes(value)
     headers = dict(record.headers) if record.headers else {}
+    refuse_batch(headers)
+    _refuse_unfit(value)
     if "ce_type" in headers or "ce_id" in headers:
         return _binary(record, headers, paths)
     if b"cloudevents" in (headers.get("content-type") or b""):
@@ -129,11 +146,17 @@ def _read(record: Record, paths: tuple[str, ...]) -> RawEvent:
     return _from_plain(record, value, headers, paths)
 
 
-def _refuse_bad_escapes(value: bytes) -> None:
-    """Text that PostgreSQL and UTF-8 cannot hold: NUL, or half of a surrogate pair."""
-    text = msgspec.json.encode(_anything(value))
-    if b"\\u0000" in text:
+def _refuse_unfit(value: bytes) -> None:
+    """What no domain could take, though some parser reads it: said once, here, rather than by each of them."""
+    if len(value) > LARGEST:
+        raise Poison(f"the record takes {len(value):,} bytes; at most {LARGEST:,} can be passed on")
+    if not value.isascii():
+        value.decode()
+    # Text that UTF-8 and PostgreSQL cannot hold: half of a surrogate pair (decoding raises), NUL.
+    if b"\\u" in value and _ESCAPES.search(value) and _NUL.search(msgspec.json.encode(_anything(value))):
         raise Poison("the text holds a NUL character (\\u0000), which cannot be stored")
+    if value.count(b"[") + value.count(b"{") > DEEP:
+        from_json(value, allow_inf_nan=False)
 
 
 def _binary(record: Record, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
@@ -214,13 +237,16 @@ def _build(
     value: bytes,
     body: _Plain | None,
 ) -> RawEvent:
-    if len(id) > LONGEST_ID or len(source) > LONGEST_ID:
-        raise Poison(f"id and source take at most {LONGEST_ID} characters")
+    if not 0 < len(id) <= LONGEST_ID or not 0 < len(source) <= LONGEST_ID or "\0" in id or "\0" in source:
+        raise Poison(f"id and source take 1 to {LONGEST_ID} characters, and no NUL")
+    if own_time is not None and len(own_time) > LONGEST_TIME:
+        raise Poison(f"the event's own time takes at most {LONGEST_TIME} characters")
     data: Event | None = None
     if wire_type == USAGE:
         body = body or _plain(value)
         account_id, user_id = body.account_id, body.user_id
     else:
+        _anything(value)  # pydantic would let NaN and Infinity pass
         data = model_of(wire_type).model_validate_json(value)
         account_id, user_id = (data.account_id, data.user_id) if isinstance(data, InputEvent) else (None, None)
         if not isinstance(data, InputEvent):
@@ -230,6 +256,8 @@ def _build(
     occurred_at = from_ms(record.timestamp) if time is None else moment(time)
     if occurred_at.timestamp() * 1000 > record.timestamp + FUTURE_MS:
         raise Poison(f"the event is dated {rfc3339(occurred_at)}, more than 24 hours after it was received")
+    if isinstance(data, inputs.ClockSet):
+        _check_clock(data, record.timestamp)
     return RawEvent(
         record.topic,
         record.partition,
@@ -243,11 +271,26 @@ def _build(
         account_id,
         user_id,
         value,
-        headers.get("ce_mode"),
-        headers.get("ce_run"),
+        _word(headers, "ce_mode"),
+        _word(headers, "ce_run"),
         data,
         time if time is not None and time[-1:] == "Z" and time[10:11] == "T" else None,
     )
+
+
+def _word(headers: dict[str, bytes | None], name: str) -> bytes | None:
+    content = headers.get(name)
+    if content and (len(content) > LONGEST_ID or not content.decode().isprintable()):
+        raise Poison(f"header {name} takes at most {LONGEST_ID} printable characters")
+    return content or None
+
+
+def _check_clock(clock: inputs.ClockSet, received_ms: int) -> None:
+    """The end of a run is told by whoever sent the run; when life begins is for the router to say."""
+    if clock.live or clock.run is None or clock.at is None:
+        raise Poison("a clock record names the `run` that ended and its latest time `at`, and nothing else")
+    if clock.at.timestamp() * 1000 > received_ms + FUTURE_MS:
+        raise Poison(f"the run's end is dated {rfc3339(clock.at)}, more than 24 hours after it was received")
 
 
 def _named_account(value: bytes, paths: tuple[str, ...]) -> str | None:
@@ -266,7 +309,7 @@ def moment(text: str) -> datetime:
     """
     try:
         return moment_of(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         number = float(text)

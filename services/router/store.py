@@ -68,12 +68,14 @@ LIST_ARRIVED = """
       from router.parked p
      cross join unnest(p.waits_for) as w
      where p.partition = any($1::int[])
+       and (p.partition, p.entity) > ($4::int, $5::text)
        and (exists (select from router.memberships m
                      where w = 'user:' || m.user_id and m.user_id = substr(w, 6)
                        and m.asserted_at > $2)
          or exists (select from router.links l
                      where l.namespace = split_part(w, ':', 1) and l.external_id = substr(w, strpos(w, ':') + 1)
                        and l.asserted_at > $2))
+     order by p.partition, p.entity
      limit $3
 """
 BEGIN_LIFE = "update hune.installation set live_since = now() where live_since is null returning live_since"
@@ -183,7 +185,9 @@ async def release(db: Connection, parked: Sequence[Parked]) -> None:
         await db.execute(RELEASE, [p.partition for p in parked], [p.seq for p in parked])
 
 
-async def list_arrived(db: Connection, partitions: Sequence[int], since: datetime, limit: int) -> list[tuple[int, str]]:
-    """(partition, entity) whose account may have become known by a link asserted since."""
-    rows = await db.fetch(LIST_ARRIVED, list(partitions), since, limit)
+async def list_arrived(
+    db: Connection, partitions: Sequence[int], since: datetime, after: tuple[int, str], limit: int
+) -> list[tuple[int, str]]:
+    """(partition, entity) whose account may have become known by a link asserted since; in order, after one."""
+    rows = await db.fetch(LIST_ARRIVED, list(partitions), since, limit, *after)
     return [(row["partition"], row["entity"]) for row in rows]

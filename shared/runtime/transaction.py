@@ -106,7 +106,7 @@ class Attempt:
         refused = self._refusals(unit, fresh)
         self._count(after, unit, fresh, refused)
         self._on_commit = unit.on_commit
-        if not (moved_on or self.moved or unit.outbox or self.work.items):
+        if not (moved_on or self.moved or unit.outbox or self.work.items or refused):
             return
         await self._write(db, after, unit, refused)
         self.after = after
@@ -161,7 +161,7 @@ class Attempt:
         return [of[partition] for partition in by_partition]
 
     def _refusals(self, unit: UnitOfWork, fresh: Sequence[Own]) -> list[Refused]:
-        refused = [item for item in self.work.items if type(item) is Refused]
+        refused = [item for item in self.work.items if type(item) is Refused] + unit.refused
         if unit.rejected:
             for own in fresh:
                 why = unit.rejected.get(_place(own.record))
