@@ -54,8 +54,8 @@ SAVE_PARKED = """
                                waits_for)
     select partition, entity, topic, record_offset, value, headers, broker_time, reason,
            string_to_array(waits_for, E'\\x01')
-      from unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-                  $8::timestamptz[], $9::text[], $10::text[])
+      from unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::timestamptz[],
+                  $8::text[], $9::text[])
         with ordinality as p (partition, entity, topic, record_offset, value, headers, broker_time, reason,
                               waits_for, n)
      order by n
