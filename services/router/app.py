@@ -29,4 +29,5 @@ def build(settings: Settings | None = None) -> Worker:
         counts_applied=False,
         ticks_before_clock=True,
         control_only=True,
+        parked="select count(*) from router.parked",
     )

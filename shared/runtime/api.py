@@ -93,3 +93,5 @@ class Worker:
     ticks_before_clock: bool = False
     control_only: bool = False
     """Its state lives in the control database, however many others there are."""
+    parked: str | None = None
+    """A query of the control database that counts what waits for its account (the router's)."""

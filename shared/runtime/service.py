@@ -443,7 +443,7 @@ class Runtime:
             waiting = [o.relay.last_progress for o in owned if o.relay.behind]
             metrics.OUTBOX_AGE.labels(name).set(time.monotonic() - min(waiting) if waiting else 0)
             metrics.LAG.labels(name).set(self._lag(owned))
-            await self._observe_quarantine()
+            await self._observe_waiting()
             self._end_if_unowned()
             self._end_if_standing_still(owned)
 
@@ -458,12 +458,15 @@ class Runtime:
                     lag += max(0, stable - o.offsets.get(topic.name, 0))
         return lag
 
-    async def _observe_quarantine(self) -> None:
+    async def _observe_waiting(self) -> None:
+        name = self.worker.name
         try:
             async with self._pools[0].acquire(timeout=1) as connection:
-                metrics.QUARANTINED.labels(self.worker.name).set(await connection.fetchval(HELD, self.worker.name))
+                metrics.QUARANTINED.labels(name).set(await connection.fetchval(HELD, name))
+                if self.worker.parked is not None:
+                    metrics.PARKED.labels(name).set(await connection.fetchval(self.worker.parked))
         except Exception as error:
-            log.debug("quarantine not counted", extra={"error": repr(error)})
+            log.debug("quarantined and parked records not counted", extra={"error": repr(error)})
 
     def _end_if_unowned(self) -> None:
         """Assigned by the group but not owned, and nobody is acquiring: something is wrong with us."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Attempt:
         self._on_commit: Sequence[Callable[[], None]] = ()
         self._outbox: dict[int, tuple[int, list[Outgoing]]] = {}
         self._tally: Counter[str] = Counter()
+        self._started = time.monotonic()
 
     async def run(self, db: Connection) -> None:
         """Everything between BEGIN and COMMIT.
@@ -245,6 +247,17 @@ class Attempt:
         for tell in self._on_commit:
             tell()
         metrics.count_outcomes(self.worker.name, self._tally)
+        self._measure()
+
+    def _measure(self) -> None:
+        service, items = self.worker.name, self.work.items
+        if self.moved:
+            metrics.TICKED.labels(service).inc(self.moved)
+        if items:
+            metrics.BATCH_SECONDS.labels(service).observe(time.monotonic() - self._started)
+            metrics.BATCH_RECORDS.labels(service).observe(len(items))
+        if items and type(items[0]) is Own:
+            metrics.EVENT_AGE.labels(service).observe(time.time() - items[0].signal.received_at.timestamp())
 
     def abort(self) -> None:
         """The transaction did not commit, or nobody knows: forget what it made us believe."""
