@@ -61,8 +61,8 @@ def command(
 ) -> None:
     """Write one KIND of figures to stdout, one JSON object a line.
 
-    Kinds: accounts, usage, scores, alerts, nps, revenue, cases, tasks, reviews, requests, themes and others;
-    an unknown one lists what there is.
+    Kinds: accounts, usage, scores, alerts, nps, segments, reviews, themes and others; an unknown one lists what
+    there is.
     """
     if format_ == "parquet":
         raise click.BadParameter("Parquet is not written yet; use csv or json", param_hint="--format")

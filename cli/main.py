@@ -34,7 +34,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "keys": Entry("cli.keys", "keys for the gateway: create, list, revoke"),
     },
     "Read": {
-        "export": Entry("cli.export", "accounts, usage, scores, alerts, nps, revenue, … as of any time"),
+        "export": Entry("cli.export", "accounts, usage, scores, alerts, nps, … as of any time"),
         "score": Entry("cli.score", "an account's score and why"),
         "rehearse": Entry("cli.rehearse", "what other rules would have done"),
         "backtest": Entry("cli.backtest", "how well a model told churn in advance"),
