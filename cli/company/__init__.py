@@ -13,7 +13,7 @@ Stories that one can follow (`stories.py`; what to look at is in docs/demo.md):
  5. a tracking break: for a week no `planner.mobile` event arrives from most accounts; nobody left. Best seen at
     `duinveste-techniek`, whose crews use little else.
  6. `falkenrode-logistik`: seven tickets in five days, two of them P1 and still open.
- 7. `juniper-wake-outfitters`: a happy promoter who buys a third more.
+ 7. `juniper-wake-outfitters`: a happy promoter who buys 30 % more.
  8. `groupe-ardelune`: a parent with three subsidiaries, of which one goes quiet.
 """
 

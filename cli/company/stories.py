@@ -67,10 +67,10 @@ def _finds_it_dear(account: Account, diary: Diary, seed: int) -> None:
 
 def _tracking_breaks(account: Account, diary: Diary, seed: int) -> None:
     began, ended = max(BREAK_DAYS), min(BREAK_DAYS)
-    incident: dict[str, Any] = {"incident_id": "I-mobile-events", "features": [BROKEN_FEATURE]}
-    diary.write(diary.span.index(began) + 4, NOON, "incident.opened", named=False, **incident,
-                title="Mobile app 4.2 sends no usage events")  # fmt: skip
-    diary.write(diary.span.index(ended) + 1, 4 * 3600, "incident.resolved", named=False, **incident)
+    incident = "I-mobile-events"
+    diary.write(diary.span.index(began) + 4, NOON, "incident.opened", named=False, incident_id=incident,
+                features=[BROKEN_FEATURE], title="Mobile app 4.2 sends no usage events")  # fmt: skip
+    diary.write(diary.span.index(ended) + 1, 4 * 3600, "incident.resolved", named=False, incident_id=incident)
     _answer(account, diary, seed, 60, 3, 9, "Our crews live in the mobile app.")
 
 
@@ -86,8 +86,8 @@ def _tickets_storm(account: Account, diary: Diary, seed: int) -> None:
 def _promoter_expands(account: Account, diary: Diary, seed: int) -> None:
     _answer(account, diary, seed, 180, 0, 9, "The dashboards alone are worth the price.")
     diary.write(diary.span.index(70), NOON, "opportunity.changed", opportunity_id="O-juniper", kind="expansion",
-                stage="proposal", amount=money(account.arr / 3), currency="EUR")  # fmt: skip
-    _expand(account, diary, 18, 1 / 3, "O-juniper")
+                stage="proposal", amount=money(account.arr * 0.3), currency="EUR")  # fmt: skip
+    _expand(account, diary, 18, 0.3, "O-juniper")
     _answer(account, diary, seed, 7, 0, 10,
             "Best decision of the year. Saves us hours every week, happy to be a reference.")  # fmt: skip
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 from cli.company.calendars import OFFSETS, openness
-from cli.company.diary import Diary
+from cli.company.diary import LAST_SECOND, Diary
 from cli.company.population import Account, User, users
 
 HABIT = 0.93
-SECOND_USE = 0.12
+SECOND_USE = 0.06
 FORECAST_SINCE = 150
 """How long ago `insight.forecast` came out."""
 BREAK_DAYS = range(6, 15)
@@ -17,6 +17,7 @@ BREAK_DAYS = range(6, 15)
 BROKEN_FEATURE = "planner.mobile"
 BROKEN_SHARE = 0.85
 UNNAMED_USES = 3
+"""How often somebody new is seen before we are told whose they are."""
 
 
 def level(account: Account, ago: int) -> float:
@@ -65,22 +66,19 @@ def usage(account: Account, diary: Diary, seed: int) -> None:
                 feature = _feature(rng, user, days - day)
                 second = _second(rng, account)
                 if unnamed:
-                    unnamed = _use_unnamed(diary, user, day, second, feature, unnamed)
+                    diary.write(day, second, "usage.tracked", named=False, user_id=user.id, feature=feature)
+                    unnamed -= 1
+                    if not unnamed:
+                        identify(diary, user, day, LAST_SECOND)
                 elif not (broken and feature == BROKEN_FEATURE and days - day in BREAK_DAYS):
                     diary.use(day, second, user.id, feature, feature.partition(".")[0])
                 chance = SECOND_USE
+        if unnamed:
+            identify(diary, user, days - 1, LAST_SECOND)
 
 
 def identify(diary: Diary, user: User, day: int, second: float) -> None:
     diary.write(day, second, "user.identified", user_id=user.id, traits={"name": user.name})
-
-
-def _use_unnamed(diary: Diary, user: User, day: int, second: float, feature: str, left: int) -> int:
-    """An event whose account nobody knows before the user is identified; returns how many more are to come."""
-    diary.write(day, second, "usage.tracked", named=False, user_id=user.id, feature=feature)
-    if left == 1:
-        identify(diary, user, day, second + 60)
-    return left - 1
 
 
 def _share(level: float, rank: float, people: int) -> float:
