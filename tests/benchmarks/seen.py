@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def live(now: int, size: int = BATCH) -> Batch:
     return a_batch(hours)
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Per event: CPU of the worker (and of it the hashing of ids) and of PostgreSQL in µs, and bytes of WAL."""
+
+    events: int
+    worker_us: float
+    postgres_us: float
+    wal_bytes: float
+    identity_us: float = 0.0
+
+    def as_numbers(self) -> dict[str, float]:
+        return {name: round(value, 2) for name, value in asdict(self).items()}
+
+
 class Run:
     """Batches through the store, with what they cost."""
 
@@ -103,7 +118,7 @@ class Run:
         self.wall[-1] += time.perf_counter() - started[1]
         return int(sum(mask.sum() for mask in masks))
 
-    async def measure(self, name: str, batches: list[Batch], expected: int | None = None) -> None:
+    async def measure(self, name: str, batches: list[Batch], expected: int | None = None) -> Spent:
         self.spent, self.wall = 0.0, list[float]()
         events = sum(len(batch[0]) for batch in batches)
         wal = await self.db.fetchval("select pg_current_wal_insert_lsn()")
@@ -121,6 +136,7 @@ class Run:
             f"  resident {sum(seen.resident for seen in self.seens) / 1e6:.2f} M",
             flush=True,
         )
+        return Spent(events, self.spent / events * 1e6, server / events * 1e6, float(written) / events)
 
 
 async def fill_history(db: database.Connection, per_hour: int, hours: int = 2160) -> None:
@@ -150,7 +166,7 @@ async def clear(db: database.Connection) -> None:
     await db.execute("checkpoint")
 
 
-def hashing() -> None:
+def hashing() -> float:
     start = datetime(2026, 11, 22, 17, tzinfo=UTC)
     moments = [start + timedelta(milliseconds=int(ms)) for ms in rng.integers(0, 3_600_000, BATCH)]
     texts = [moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") for moment in moments]
@@ -163,6 +179,19 @@ def hashing() -> None:
         np.fromiter((hour for _, hour in found), np.int64, BATCH)
         best = min(best, time.perf_counter() - began)
     print(f"{'identity, two arrays made of it':44s} {BATCH:8d} events  worker {best / BATCH * 1e6:6.2f} µs/event")
+    return best / BATCH * 1e6
+
+
+async def with_history(url: str, pid: int, *, per_hour: int, batches: int) -> Spent:
+    """Live traffic on 90 days of history, warm."""
+    await migrate([url], PARTITIONS)
+    db = await database.connect(url)
+    await fill_history(db, per_hour)
+    run = Run(db, pid, 2_000_000)
+    await run.measure("live, 90 days of history, start", [live(NOW) for _ in range(20)], BATCH * 20)
+    spent = await run.measure("live, 90 days of history", [live(NOW) for _ in range(batches)], BATCH * batches)
+    await db.close()
+    return replace(spent, identity_us=hashing())
 
 
 async def main(url: str, pid: int, chosen: list[str]) -> None:

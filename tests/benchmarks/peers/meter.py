@@ -1,0 +1,51 @@
+"""From the first event in the handler to the last one done."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+
+def options() -> dict[str, Any]:
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    return given
+
+
+class Meter:
+    """Counts events; at the last one it says what they took and ends the process."""
+
+    def __init__(self, events: int) -> None:
+        self.goal, self.done, self.written = events, 0, 0
+        self._started: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        if self._started is None:
+            self._started = time.monotonic(), _cpu()
+
+    def add(self, written: int) -> None:
+        """One event is done, and so many records of it were written."""
+        assert self._started is not None
+        self.done += 1
+        self.written += written
+        if self.done < self.goal:
+            return
+        seconds, cpu = time.monotonic() - self._started[0], _cpu() - self._started[1]
+        result = {
+            "events": self.done,
+            "written": self.written,
+            "seconds": round(seconds, 3),
+            "events_per_second": round(self.done / seconds, 1),
+            "worker_us_per_event": round(cpu / self.done * 1e6, 1),
+        }
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

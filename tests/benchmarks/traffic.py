@@ -1,0 +1,179 @@
+"""What a book of customers sends: mostly use of the product, some tickets, answers and updates; a few accounts do most.
+
+85 % usage, 5 % tickets, 2 % survey answers, 8 % user and account updates; accounts by zipf's law; bodies of some 380
+bytes. The same seed gives the same traffic; ids never repeat between draws of one `Traffic`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from shared.events import wire_type_of
+from shared.runtime.unit import partition_for
+from shared.runtime.wire import Headers
+
+FEATURES = ("dashboards", "reports", "export", "api", "alerts", "billing", "search", "import")
+USERS_PER_ACCOUNT = 12
+MOST_OPEN = 3
+MEAN_BYTES = 382
+_encode = msgspec.json.Encoder().encode
+
+
+class Sent(NamedTuple):
+    """A record for a raw topic, or (with headers) for a routed one."""
+
+    partition: int
+    key: bytes
+    value: bytes
+    headers: Headers = []
+
+
+class Drawn(NamedTuple):
+    """One event before it is written down."""
+
+    id: str
+    type: str
+    account_id: str
+    user_id: str
+    at: datetime
+    data: dict[str, Any]
+
+
+def zipf(accounts: int, count: int, seed: int) -> np.ndarray:
+    """`count` draws from accounts 0 … n-1, the k-th as likely as 1/(k+1)."""
+    weights = 1.0 / np.arange(1, accounts + 1)
+    return np.random.default_rng(seed).choice(accounts, size=count, p=weights / weights.sum())
+
+
+class Traffic:
+    """Draws events of one book; tickets that were opened are solved later."""
+
+    def __init__(self, seed: int = 7, partitions: int = 12) -> None:
+        self._random = random.Random(seed)
+        self._seed, self._draws = seed, 0
+        self._partitions = partitions
+        self._serial = 0
+        self._open: dict[str, deque[str]] = {}
+
+    def book(self, accounts: int, count: int) -> list[str]:
+        """Whose events they are: `count` account ids by zipf's law."""
+        self._draws += 1
+        return [account(k) for k in zipf(accounts, count, self._seed + self._draws).tolist()]
+
+    def draw(self, account_ids: Sequence[str]) -> Iterator[Drawn]:
+        """One event of the mix for each account id, all of the last minute."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        for account_id in account_ids:
+            yield self._one(account_id, now)
+
+    def raw(self, account_ids: Sequence[str]) -> Iterator[Sent]:
+        """Plain JSON for `cs.raw.events`, keyed by user as a source would."""
+        for event in self.draw(account_ids):
+            yield self.as_raw(event)
+
+    def routed(self, account_ids: Sequence[str]) -> Iterator[Sent]:
+        """The records that the router makes of them for health."""
+        for event in self.draw(account_ids):
+            yield self.as_routed(event)
+
+    def as_raw(self, event: Drawn) -> Sent:
+        partition = partition_for(event.user_id, self._partitions)
+        return Sent(partition, event.user_id.encode(), _body(event))
+
+    def as_routed(self, event: Drawn) -> Sent:
+        key, time = event.account_id.encode(), _text(event.at).encode()
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", event.id.encode()),
+            ("ce_source", b"hune"),
+            ("ce_type", wire_type_of(event.type).encode()),
+            ("ce_time", time),
+            ("ce_recordedtime", b"%d" % int(event.at.timestamp() * 1000)),
+            ("content-type", b"application/json"),
+            ("ce_owntime", time),
+            ("ce_subject", key),
+        ]
+        return Sent(partition_for(event.account_id, self._partitions), key, _body(event), headers)
+
+    def next_run(self) -> int:
+        """A number that no other run of this traffic has."""
+        self._draws += 1
+        return self._draws
+
+    def ticket(self, account_id: str, ticket_id: str, verb: str) -> Drawn:
+        """A p1 ticket that is opened or solved now: both change what is told of the account."""
+        self._serial += 1
+        data = {"ticket_id": ticket_id, "severity": "p1", "subject": "Export fails for everybody"}
+        return Drawn(
+            f"b{self._seed}-{self._serial:09d}", f"ticket.{verb}", account_id, f"u_{account_id}_0",
+            datetime.now(UTC), data,
+        )  # fmt: skip
+
+    def usage(self, account_id: str) -> Drawn:
+        return self._one(account_id, datetime.now(UTC).replace(microsecond=0), chance=0.0)
+
+    def _one(self, account_id: str, now: datetime, chance: float | None = None) -> Drawn:
+        draw = self._random
+        chance = draw.random() if chance is None else chance
+        user_id = f"u_{account_id}_{int(draw.random() * USERS_PER_ACCOUNT)}"
+        at = now - timedelta(milliseconds=int(draw.random() * 60_000))
+        self._serial += 1
+        type_, data = self._content(chance, account_id)
+        return Drawn(f"b{self._seed}-{self._serial:09d}", type_, account_id, user_id, at, data)
+
+    def _content(self, chance: float, account_id: str) -> tuple[str, dict[str, Any]]:
+        draw = self._random
+        if chance < 0.85:
+            feature = FEATURES[int(draw.random() * len(FEATURES))]
+            properties = {"duration_ms": int(draw.random() * 5000), "plan": "enterprise", "theme": "dark"}
+            return "usage.tracked", {"event": "feature_used", "feature": feature, "properties": properties}
+        if chance < 0.90:
+            return self._ticket(account_id)
+        if chance < 0.92:
+            data = {"kind": "nps", "score": draw.randrange(11), "comment": "Works well for our team, export is slow"}
+            return "survey.answered", data
+        if chance < 0.98:
+            return "user.identified", {"traits": {"role": "admin", "title": "Head of Operations", "seats": 40}}
+        return "account.updated", {"plan": "enterprise", "seats": draw.randrange(500), "country": "FR"}
+
+    def _ticket(self, account_id: str) -> tuple[str, dict[str, Any]]:
+        """The account's support desk: at most three tickets open, the oldest is solved next."""
+        waiting = self._open.setdefault(account_id, deque())
+        if len(waiting) == MOST_OPEN or (waiting and self._random.random() < 0.5):
+            return "ticket.solved", {"ticket_id": waiting.popleft()}
+        waiting.append(f"T{self._seed}-{self._serial}")
+        severity = self._random.choice(("p1", "p2", "p3", "p3", "p4"))
+        return "ticket.opened", {"ticket_id": waiting[-1], "severity": severity, "subject": "Cannot export the report"}
+
+
+def account(number: int) -> str:
+    return f"acct_{number:07d}"
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_CONTEXT = {"library": {"name": "analytics.js", "version": "4.2.1"}, "ip": "10.2.3.4", "locale": "en-GB", "pad": ""}
+
+
+def _body(event: Drawn) -> bytes:
+    body = {
+        "id": event.id,
+        "type": event.type,
+        "account_id": event.account_id,
+        "user_id": event.user_id,
+        "timestamp": _text(event.at),
+        **event.data,
+        "context": _CONTEXT,
+    }
+    encoded = _encode(body)
+    missing = MEAN_BYTES - len(encoded)
+    return encoded if missing <= 0 else encoded.replace(b'"pad":""', b'"pad":"' + b"x" * missing + b'"')
