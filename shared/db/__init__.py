@@ -27,6 +27,14 @@ TRANSIENT = (
 SESSION = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
 
 
+def is_closed(connection: Any) -> bool:
+    """Whether a connection of a pool is dead; then the pool may have taken it back already, and says so by raising."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
 def is_transient(error: Exception, connected: bool) -> bool:
     """Whether the same work may succeed later; once connected, an odd OSError is what the data made some call raise."""
     if connected and isinstance(error, OSError):

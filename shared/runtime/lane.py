@@ -243,7 +243,7 @@ class Lane:
                         await attempt.run(connection)
                         reach("before_commit")
                 except BaseException:
-                    closed = connection.is_closed()
+                    closed = database.is_closed(connection)
                     raise
         except Lost as lost:
             attempt.abort()

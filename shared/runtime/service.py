@@ -217,7 +217,10 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         for pool in self._pools:
-            await asyncio.wait_for(pool.close(), 5)
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
 
     def ready(self) -> bool:
         """Whether the group has spoken, everything assigned is owned and no lane has halted."""
