@@ -73,9 +73,9 @@ def test_asyncapi_points_at_nothing_that_is_missing() -> None:
 def test_asyncapi_has_every_topic_that_carries_events_and_who_uses_it() -> None:
     shown = {channel["address"]: name for name, channel in DOCUMENT["channels"].items()}
     assert set(shown) == {published_name(topic) for topic, models in carried(routing()).items() if models}
-    used = {(each["action"], each["channel"]["$ref"]): [] for each in DOCUMENT["operations"].values()}
+    used: dict[tuple[str, str], list[str]] = {}
     for each in DOCUMENT["operations"].values():
-        used[each["action"], each["channel"]["$ref"]].append(each["tags"][0]["name"])
+        used.setdefault((each["action"], each["channel"]["$ref"]), []).append(each["tags"][0]["name"])
     for topic in topics.ALL:
         if (name := shown.get(published_name(topic))) is not None:
             for action, names in (("send", topic.writers), ("receive", topic.readers)):

@@ -281,7 +281,7 @@ def test_knobs_are_read_from_the_environment_and_named_when_wrong() -> None:
         GatewaySettings.from_env({"HUNE_GATEWAY_BURST": "1"})
 
 
-SAMPLES = Path("/work/shared/samples")
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 RECORDED = [
     SAMPLES / "clients" / f"{name}.json"
     for name in ("segment-python-mixed", "segment-node", "rudder-python-gzip", "rudder-node", "retry-segment-python")
