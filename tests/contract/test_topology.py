@@ -12,7 +12,7 @@ import pytest
 from services.__main__ import NAMES
 from services.router.settings import Routing
 from shared import config, topics
-from shared.contract.channels import EPISODES, REPLIES, carried, inputs, routing
+from shared.contract.channels import EPISODES, REPLIES, carried, inputs, published_name, routing
 from shared.events import known_types, results
 from shared.events.inputs import ClockSet, RequestMade
 from tests.support.repository import ROOT, python_of, text_of, tree_of
@@ -67,6 +67,15 @@ def _names_in(path: Path) -> set[str]:
     nodes = list(ast.walk(tree_of(path)))
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     return attributes | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_tells_which_topics_it_uses(name: str) -> None:
+    page = text_of(Path(f"services/{name}/README.md"))
+    for topic in (*DOORS[name].READS, *DOORS[name].WRITES):
+        own = published_name(topic)
+        every = f"{own.rsplit('.', 2)[0]}.*.v1"  # such as cs.results.*.v1
+        assert f"`{own}`" in page or f"`{every}`" in page, own
 
 
 def test_what_nobody_writes_yet_is_still_an_episode() -> None:
