@@ -100,7 +100,10 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
             ends = None if data.ends_on is None else data.ends_on.isoformat()
             return mark("contract", data.contract_id, "changed", arr=arr, notice_on=notice, ends_on=ends)
         case "subscription.changed":
-            return mark("subscription", data.subscription_id, "changed", mrr=str(data.mrr))
+            if not is_sane(data.mrr):
+                return Reject(f"mrr {data.mrr} is no amount: {SANE}")
+            return mark("subscription", data.subscription_id, "changed", mrr=str(data.mrr), currency=data.currency,
+                        product=data.product, plan=data.plan, seats=data.seats)  # fmt: skip
         case "touchpoint.logged":
             return mark("touch", day, "touched") if data.two_way else Ignore("a contact in one direction")
         case "meeting.held" | "call.held":
@@ -109,6 +112,15 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
             return Ignore("a bulk message") if data.bulk else mark("touch", day, "touched")
         case _:
             return Ignore("of no consequence for health")
+
+
+SANE = "at most 15 digits before the point and 28 after it"
+
+
+def is_sane(amount: Decimal) -> bool:
+    """Whether sums of such amounts stay exact and readable."""
+    exponent = amount.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -28 and (not amount or amount.adjusted() < 15)
 
 
 def without_zeros(value: Any) -> Any:

@@ -109,6 +109,7 @@ class Handlers:
     async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
         """Apply a batch: learn all of it, assess the accounts in which something can have changed."""
         use, others = self._columns(batch, unit)
+        others = await _keep_rates(others, unit)
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         events = use.events()
@@ -388,6 +389,22 @@ def _zone(row: Account) -> ZoneInfo:
 
 def _learn(signal: Signal) -> Learnt | Ignore | Reject:
     return facts.learn(signal.type, signal.data, signal.id, signal.occurred_at)
+
+
+async def _keep_rates(others: Sequence[Signal], unit: UnitOfWork) -> list[Signal]:
+    """Save the rates of currencies, which are about no account, and return the other signals."""
+    rest, rates = [], []
+    for signal in others:
+        data = signal.data
+        if signal.type != "fx.rate":
+            rest.append(signal)
+        elif facts.is_sane(data.rate):
+            rates.append((signal.partition, data.currency, data.year, signal.occurred_at, signal.id, data.rate))
+        else:
+            unit.reject(signal, f"rate {data.rate} is no rate: {facts.SANE}")
+    if rates:
+        await store.save_rates(unit.db, rates)
+    return rest
 
 
 def _other_news(

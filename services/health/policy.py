@@ -1,4 +1,4 @@
-"""Reads the policy: `health.yaml` and `alerts.yaml` of the configuration's folder."""
+"""Reads what the business set: `health.yaml`, `alerts.yaml` and `revenue.yaml` of the configuration's folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from services.health.domain import Policy
-from services.health.settings import load_model, load_rules
+from services.health.settings import RevenueRules, load_model, load_revenue_rules, load_rules
 from shared import config
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
@@ -14,7 +14,16 @@ CONFIG_DIR = Path(__file__).parents[2] / "config"
 
 def load_policy(model: Path | str | None = None, rules: Path | str | None = None) -> Policy:
     """The policy as files say it; raises Misconfigured naming file, line and field."""
-    folder = Path(os.environ.get("HUNE_CONFIG_DIR", CONFIG_DIR))
+    folder = config_dir()
     score = load_model(model or folder / "health.yaml")
     alerts = load_rules(rules or folder / "alerts.yaml")
     return Policy(score.model, alerts.model, config.digest_of(score.model, alerts.model))
+
+
+def load_revenue(path: Path | str | None = None) -> RevenueRules:
+    """How revenue is counted; raises Misconfigured naming file, line and field."""
+    return load_revenue_rules(path or config_dir() / "revenue.yaml").model
+
+
+def config_dir() -> Path:
+    return Path(os.environ.get("HUNE_CONFIG_DIR", CONFIG_DIR))

@@ -13,6 +13,7 @@ from services.health import facts, scoring, telling, usage, wording
 from services.health.domain import Policy
 from services.health.facts import Facts, Key, Mark
 from services.health.policy import load_policy
+from services.health.revenue_reading import export_revenue
 from services.health.usage import Events, Usage, from_bytes, moment
 from shared.db import Connection
 from shared.errors import Misconfigured
@@ -237,4 +238,5 @@ EXPORTS = {
     "usage": export_usage,
     "scores": export_scores,
     "alerts": export_alerts,
+    "revenue": export_revenue,
 }

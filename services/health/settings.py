@@ -1,13 +1,17 @@
-"""What the business sets: the score (`config/health.yaml`) and the alerts (`config/alerts.yaml`)."""
+"""What the business sets: the score (`config/health.yaml`), the alerts (`config/alerts.yaml`), how revenue
+is counted (`config/revenue.yaml`), and models of flat tables for the backtest."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared import config
+from shared.events.base import Currency
 
 Missing = Literal["ignore", "neutral", "zero", "last_known"]
 UseOf = Literal["days", "users", "features"]
@@ -341,9 +345,111 @@ class Rules(Settings):
         return max([self.history_days, *windows]) + 1
 
 
+Percent = Annotated[Decimal, Field(ge=0)]
+Level = Literal["contract", "account", "parent"]
+
+
+class Targets(Settings):
+    """What good looks like in a year, over the customers there were at its start; churn is per month."""
+
+    nrr_above: Percent
+    grr_above: Percent
+    logo_retention_above: Percent
+    expansion_above: Percent
+    monthly_churn_below: Percent
+    roi: tuple[Annotated[Decimal, Field(gt=0)], Annotated[Decimal, Field(gt=0)]]
+
+
+class RevenueRules(Settings):
+    """How recurring revenue is counted; `level` is within what gains and losses cancel out."""
+
+    reporting_currency: Currency = "EUR"
+    timezone: str = "UTC"
+    rates: dict[Currency, dict[int, Annotated[Decimal, Field(gt=0)]]] = {}
+    level: Level = "account"
+    grace_days: Annotated[int, Field(ge=0, le=3660)] = 0
+    gross_margin_pct: Annotated[Decimal, Field(gt=0, le=100)] | None = None
+    cs_cost_per_year: Annotated[Decimal, Field(gt=0)] | None = None
+    business_model: str
+    targets: dict[str, Targets]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if self.timezone not in available_timezones():
+            raise ValueError(f"timezone {self.timezone!r} is not known; write one such as Europe/Paris")
+        if self.business_model not in self.targets:
+            known = ", ".join(sorted(self.targets))
+            raise ValueError(f"business_model {self.business_model!r} has no targets; there are: {known}")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def target(self) -> Targets:
+        return self.targets[self.business_model]
+
+
+OTHERWISE = "*"
+Points = Annotated[float, Field(ge=0, le=100)]
+
+
+class Column(Settings):
+    """One column of a flat table: numbers between `worst` and `best`, or words by what each is worth.
+
+    In `values` the word `*` stands for every other one.
+    """
+
+    kind: Literal["column"]
+    column: Annotated[str, Field(min_length=1)]
+    label: Words | None = None
+    group: str = "table"
+    weight: Annotated[float, Field(gt=0)]
+    worst: float | None = None
+    best: float | None = None
+    values: Annotated[dict[str, Points], Field(min_length=1)] | None = None
+    missing: Literal["ignore", "neutral", "zero"] = "ignore"
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _words_are_text(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if any(isinstance(word, bool) for word in values):
+            raise ValueError("YAML reads Yes, No, True, False, on and off as truth values: put them in quotes")
+        return {word if isinstance(word, str) else f"{word}": points for word, points in values.items()}
+
+    @model_validator(mode="after")
+    def _has_one_scale(self) -> Self:
+        ends = [end for end in (self.worst, self.best) if end is not None]
+        if len(ends) != (2 if self.values is None else 0):
+            raise ValueError("write either both worst and best (for numbers) or values (points for each word)")
+        if len(ends) == 2 and ends[0] == ends[1]:
+            raise ValueError(f"worst and best are both {ends[0]:g}: a scale needs two different ends")
+        return self
+
+
+class TableModel(Settings):
+    """How a row of a flat table is scored: as `Model`, of columns."""
+
+    language: Language = "en"
+    coverage_floor: Annotated[float, Field(ge=0, le=1)] = 0.5
+    bands: Bands = Bands()
+    measures: Annotated[dict[str, Column], Field(min_length=1)]
+
+
 def load_model(path: Path | str) -> config.Loaded[Model]:
     return config.load(path, Model)
 
 
 def load_rules(path: Path | str) -> config.Loaded[Rules]:
     return config.load(path, Rules)
+
+
+def load_revenue_rules(path: Path | str) -> config.Loaded[RevenueRules]:
+    return config.load(path, RevenueRules)
+
+
+def load_table_model(path: Path | str) -> config.Loaded[TableModel]:
+    return config.load(path, TableModel)

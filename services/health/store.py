@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 
 import msgspec
 
@@ -132,6 +133,12 @@ SAVE_SCORES = """
     insert into health.scores (account_id, told_at, cause, partition, score, band, why, config_hash)
     select * from unnest($1::text[], $2::timestamptz[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[],
                          $8::text[])
+    on conflict do nothing
+"""
+
+SAVE_RATES = """
+    insert into health.rates (partition, currency, year, stated_at, event_id, rate)
+    select * from unnest($1::int[], $2::text[], $3::int[], $4::timestamptz[], $5::text[], $6::numeric[])
     on conflict do nothing
 """
 
@@ -310,6 +317,11 @@ async def save_scores(db: Connection, told: Sequence[tuple[str, int, datetime, s
         [change.why for _, _, _, _, change in told],
         [config_hash] * len(told),
     )
+
+
+async def save_rates(db: Connection, rates: Sequence[tuple[int, str, int, datetime, str, Decimal]]) -> None:
+    """Record (partition, currency, year, stated_at, event id, rate)."""
+    await db.execute(SAVE_RATES, *[list(column) for column in zip(*sorted(rates), strict=True)])
 
 
 async def compact_usage(db: Connection, account_ids: Collection[str], since: date, before: date) -> None:
