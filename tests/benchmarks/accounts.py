@@ -15,7 +15,7 @@ from services.health.policy import load_policy
 from services.health.usage import EVENT
 from shared import topics
 from shared.runtime.unit import partition_for
-from tests.benchmarks.lab import Cost, Lab
+from tests.benchmarks.lab import FIRST, Cost, Lab
 from tests.benchmarks.report import Figure, Outcome
 from tests.benchmarks.traffic import Sent, Traffic, account
 
@@ -51,7 +51,7 @@ async def measure(stack: Stack, size: Size, say: Any) -> Outcome:
         say(f"accounts: an installation with {count:,}")
         await lab.open()
         books[count] = _by_partition(count, lab.partitions)
-        await _live(lab, traffic)
+        await lab.begin_life(traffic)
         await _settle_in(lab, books[count])
     try:
         for repetition in range(size.repetitions):
@@ -107,16 +107,9 @@ def _windows(traffic: Traffic, book: list[list[str]], windows: int) -> Iterator[
             yield from traffic.routed([accounts[k] for k in picks.tolist()])
 
 
-async def _live(lab: Lab, traffic: Traffic) -> None:
-    """A first live event goes through the router, so that the installation's time is the present."""
-    await lab.feed(lab.topic(topics.RAW_EVENTS), [traffic.as_raw(traffic.usage("first")) for _ in range(100)])
-    await lab.work_off("router")
-    await lab.work_off("health")
-
-
 async def _settle_in(lab: Lab, book: list[list[str]]) -> None:
     """Accounts as they stand after a first use today: scored, with use of yesterday, nothing waiting."""
-    memory = await lab.db.fetchval("select memory::text from health.accounts where account_id = 'first'")
+    memory = await lab.db.fetchval("select memory::text from health.accounts where account_id = $1", FIRST)
     now = datetime.now(UTC)
     due, digest = now + timedelta(days=1), load_policy().digest
     body = np.zeros(5, EVENT)

@@ -32,11 +32,13 @@ from shared.db.migrate import migrate
 from shared.kafka import consumer_options, producer_options
 from shared.settings import DEFAULT_PARTITIONS
 from shared.topics import Topic
-from tests.benchmarks.traffic import Sent
+from tests.benchmarks.traffic import Sent, Traffic
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
 POLL_S = 0.02
+FIRST = "first"
+"""The account of the event that begins an installation's life."""
 APPLY_TOPICS = """
 import asyncio, sys
 from shared.kafka import apply_topics
@@ -228,6 +230,14 @@ class Lab:
                 raise RuntimeError(f"{name} ended with code {process.returncode}: {processes.tail(log, 10)}")
         finally:
             await asyncio.to_thread(processes.stop, process, signal.SIGTERM, 20.0)
+
+    async def begin_life(self, traffic: Traffic) -> None:
+        """A first live event goes through router and health, so that the installation's time is the present."""
+        await self.feed(self.topic(topics.RAW_EVENTS), [traffic.as_raw(traffic.usage(FIRST)) for _ in range(20)])
+        for name in ("router", "health"):
+            async with self.service(name) as running:
+                await running.ready()
+                await self.settled(running)
 
     async def work_off(self, name: str) -> Cost:
         """Start a service on what waits for it and measure from its first transaction to its last published result.

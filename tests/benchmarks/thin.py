@@ -39,6 +39,7 @@ FULL = Size(5, 6.0, 5_000)
 
 async def measure(lab: Lab, size: Size, say: Any) -> Outcome:
     traffic, outcome = Traffic(seed=8), Outcome("thin", ABOUT)
+    await lab.begin_life(traffic)
     await lab.feed(_topic(lab), traffic.routed(traffic.book(ACCOUNTS, 20_000)))
     await lab.make_topics(PEER_INPUT)
     await lab.feed(PEER_INPUT, traffic.routed(traffic.book(ACCOUNTS, size.bare_peer)))
