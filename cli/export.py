@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 
 from cli import output
 from cli.reading import AsOf, default_as_of, exports
-from cli.support import Stores, nearest, open_databases, run
+from cli.support import Stores, nearest, open_snapshots, run
 from cli.times import TIME
 from shared.times import instant
 
@@ -31,10 +30,7 @@ async def _read(
     offered = exports()
     if kind not in offered:
         raise click.BadParameter(f"there is no {kind!r} to export; {_kinds(kind)}", param_hint="KIND")
-    async with open_databases(stores) as databases, AsyncExitStack() as snapshots:
-        for database in databases:
-            snapshot = database.transaction(isolation="repeatable_read", readonly=True)
-            await snapshots.enter_async_context(snapshot)
+    async with open_snapshots(stores) as databases:
         when = AsOf(as_of, "as asked") if as_of else await default_as_of(databases)
         given = {name: value for name, value in options.items() if value is not None}
         try:

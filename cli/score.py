@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import click
 
 from cli import output
 from cli.reading import AsOf, default_as_of
-from cli.support import Stores, open_databases, run
+from cli.support import Stores, open_snapshots, run
 from cli.times import TIME
 from services.health import reading
 from shared.times import instant
@@ -22,10 +21,7 @@ async def explain(
     stores: Stores, account_id: str, as_of: datetime | None = None, config: Path | None = None
 ) -> tuple[Any, AsOf]:
     """The account's score with its parts, as of a time and under a configuration (default: the installation's)."""
-    async with open_databases(stores) as databases, AsyncExitStack() as snapshots:
-        for database in databases:
-            snapshot = database.transaction(isolation="repeatable_read", readonly=True)
-            await snapshots.enter_async_context(snapshot)
+    async with open_snapshots(stores) as databases:
         when = AsOf(as_of, "as asked") if as_of else await default_as_of(databases)
         return await reading.explain(databases, account_id, when.at, config), when
 

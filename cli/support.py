@@ -59,6 +59,16 @@ async def open_databases(stores: Stores) -> AsyncIterator[list[db.Connection]]:
         yield connections
 
 
+@asynccontextmanager
+async def open_snapshots(stores: Stores) -> AsyncIterator[list[db.Connection]]:
+    """The same, each in one read-only transaction: all that is read is of one moment per database."""
+    async with open_databases(stores) as databases, AsyncExitStack() as snapshots:
+        for database in databases:
+            snapshot = database.transaction(isolation="repeatable_read", readonly=True)
+            await snapshots.enter_async_context(snapshot)
+        yield databases
+
+
 async def load_installation(control: db.Connection) -> Installation:
     """Read which installation this is.
 

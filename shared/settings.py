@@ -37,12 +37,17 @@ class Settings:
             kafka_bootstrap_servers=_required(env, "HUNE_KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
             database_url=url,
             database_urls=urls or (url,),
-            config_dir=Path(env.get("HUNE_CONFIG_DIR", Path(__file__).parent.parent / "config")),
+            config_dir=config_dir(env),
             partitions=_number(env, "HUNE_PARTITIONS", DEFAULT_PARTITIONS),
             probes_port=_number(env, "HUNE_PROBES_PORT", 0),
             gateway_host=env.get("HUNE_GATEWAY_HOST", "127.0.0.1"),
             gateway_port=_number(env, "HUNE_GATEWAY_PORT", 8080),
         )
+
+
+def config_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the YAML files: HUNE_CONFIG_DIR, else the checkout's."""
+    return Path(env.get("HUNE_CONFIG_DIR", Path(__file__).parent.parent / "config"))
 
 
 def _required(env: Mapping[str, str], name: str, example: str) -> str:

@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from shared.times import ZoneName
 
 What = Literal["answered", "corrected", "retracted"]
 Direction = Literal["high_is_easy", "high_is_effort"]
@@ -81,19 +83,10 @@ class SurveyRules(_Rule):
     """`config/surveys.yaml`."""
 
     z: float = Field(gt=0)
-    reporting_zone: str
+    reporting_zone: ZoneName
     nps: NpsRules
     csat: CsatRules
     ces: CesRules
-
-    @field_validator("reporting_zone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{name!r} is no time zone of the IANA data base, such as Europe/Paris") from error
-        return name
 
     @property
     def zone(self) -> ZoneInfo:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.config import Loaded, load
 from shared.events.base import Identifier
+from shared.times import ZoneName
 
 Role = Literal["csm", "am", "renewals", "onboarding", "manager"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -26,17 +27,10 @@ class _Part(BaseModel):
 class Hours(_Part):
     """When somebody works, on their own clock."""
 
-    timezone: str = "UTC"
+    timezone: ZoneName = "UTC"
     days: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri")
     start: Annotated[time, Field(alias="from")] = time(9)
     end: Annotated[time, Field(alias="to")] = time(18)
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in available_timezones():
-            raise ValueError(f"{name!r} is not a time zone; write one such as Europe/Paris")
-        return name
 
     @property
     def zone(self) -> ZoneInfo:

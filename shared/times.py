@@ -1,8 +1,12 @@
-"""Times as text, the same on every door: RFC 3339 in UTC with Z."""
+"""Times as text, the same on every door: RFC 3339 in UTC with Z. Time zones by name."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator
 
 
 def instant(at: datetime) -> str:
@@ -24,3 +28,15 @@ def read_instant(text: object) -> datetime:
             raise ValueError(f"{text!r} has no time zone; add Z for UTC")
         at = at.replace(tzinfo=UTC)
     return at.astimezone(UTC)
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone of the IANA data base, such as Europe/Paris") from error
+    return name
+
+
+ZoneName = Annotated[str, AfterValidator(_known_zone)]
+"""A field that names a time zone."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from services.feedback import messages
 from services.feedback.handlers import Feedback
 from services.feedback.settings import load_rules
 from shared.runtime.api import Worker
+from shared.settings import config_dir
 
 HERE = Path(__file__).parent
 
@@ -18,7 +18,7 @@ def build() -> Worker:
 
     Raises Misconfigured with file, line and field.
     """
-    feedback = Feedback(load_rules(Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))))
+    feedback = Feedback(load_rules(config_dir()))
     return Worker(
         name="feedback",
         reads=messages.READS,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from services.feedback import domain, store
 from services.feedback.domain import KINDS
 from services.feedback.settings import load_rules
 from shared.db import Connection
+from shared.settings import config_dir
 from shared.surveys import Answer, Measure, SurveyRules, all_answers, latest_per_person, months, tallies
 from shared.times import instant
 
@@ -118,7 +117,7 @@ def _one_of(options: Mapping[str, Any], name: str, allowed: Sequence[str]) -> st
 
 
 def _rules() -> SurveyRules:
-    return load_rules(Path(os.environ.get("HUNE_CONFIG_DIR", Path(__file__).parents[2] / "config"))).model
+    return load_rules(config_dir()).model
 
 
 EXPORTS = {"nps": export_nps}

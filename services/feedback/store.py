@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from services.feedback.domain import Standing
-from shared.db import Connection
+from shared.db import Connection, columns
 from shared.surveys import Measure, Statement, SurveyRules
 
 STATEMENT = "answer_id, named, what, user_id, kind, score, scale, occurred_at, source, event_id"
@@ -110,10 +110,6 @@ def _statement(row: Mapping[str, Any]) -> Statement:
     )  # fmt: skip
 
 
-def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
-
-
 async def save_statements(db: Connection, rows: Sequence[StatementRow]) -> None:
     table = [
         (
@@ -123,15 +119,15 @@ async def save_statements(db: Connection, rows: Sequence[StatementRow]) -> None:
         for row in rows
         for one in (row.statement,)
     ]  # fmt: skip
-    await db.execute(SAVE_STATEMENTS, *_columns(table, 14))
+    await db.execute(SAVE_STATEMENTS, *columns(table, 14))
 
 
 async def save_invitations(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    await db.execute(SAVE_INVITATIONS, *_columns(rows, 9))
+    await db.execute(SAVE_INVITATIONS, *columns(rows, 9))
 
 
 async def save_segments(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    await db.execute(SAVE_SEGMENTS, *_columns(rows, 5))
+    await db.execute(SAVE_SEGMENTS, *columns(rows, 5))
 
 
 async def save_behind(db: Connection, accounts: Mapping[str, int]) -> None:
@@ -179,7 +175,7 @@ async def save_tallies(
             table.append(
                 (account_id, measure.kind, measure.scale, points, last.figure, last.revision, partitions[account_id])
             )
-    await db.execute(SAVE_TALLIES, *_columns(table, 7))
+    await db.execute(SAVE_TALLIES, *columns(table, 7))
 
 
 async def load_statements(db: Connection, account_ids: Collection[str], rules: SurveyRules) -> dict[str, Standing]:

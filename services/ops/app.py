@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from services.ops import messages
 from services.ops.handlers import Ops
 from services.ops.settings import load_segment_rules
 from shared.runtime.api import Worker
+from shared.settings import config_dir
 from shared.team import load_team
 
 HERE = Path(__file__).parent
@@ -19,7 +19,7 @@ def build() -> Worker:
 
     Raises Misconfigured with file, line and field.
     """
-    folder = Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))
+    folder = config_dir()
     ops = Ops(load_segment_rules(folder), load_team(folder))
     return Worker(
         name="ops",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from services.ops import segments, store, touch
@@ -28,6 +26,7 @@ from services.ops.settings import SegmentRules, load_segment_rules
 from services.ops.touch import Touch
 from shared.db import Connection
 from shared.events.ops import Coverage
+from shared.settings import config_dir
 from shared.team import Assignment, Team, load_team, owner_at, written
 from shared.times import instant
 
@@ -179,7 +178,7 @@ def _day(day: date | None) -> str | None:
 
 
 def _config(options: Mapping[str, Any]) -> tuple[SegmentRules, Team]:
-    folder = Path(os.environ.get("HUNE_CONFIG_DIR", Path(__file__).parents[2] / "config"))
+    folder = config_dir()
     rules = options.get("rules") or load_segment_rules(folder).model
     return rules, options.get("team") or load_team(folder).model
 

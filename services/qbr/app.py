@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from services.qbr import messages
@@ -11,6 +10,7 @@ from services.qbr.settings import load_policy, load_surveys
 from shared.events.fast import read_usage
 from shared.events.inputs import UsageTracked
 from shared.runtime.api import Worker
+from shared.settings import config_dir
 
 HERE = Path(__file__).parent
 
@@ -20,7 +20,7 @@ def build() -> Worker:
 
     Raises Misconfigured with file, line and field.
     """
-    config = Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))
+    config = config_dir()
     reviews = Reviews(load_policy(config), load_surveys(config))
     return Worker(
         name="qbr",

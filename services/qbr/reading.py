@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from services.qbr import domain, periods, store
 from services.qbr.domain import Review
 from services.qbr.settings import Policy, load_policy
 from shared.db import Connection
+from shared.settings import config_dir
 from shared.times import instant
 
 CUTS = ("quarter", "segment")
@@ -65,7 +64,7 @@ def _completion(found: Sequence[tuple[Review, datetime, str | None]], by: str, p
 
 
 def _policy() -> Policy:
-    return load_policy(Path(os.environ.get("HUNE_CONFIG_DIR", Path(__file__).parents[2] / "config"))).model
+    return load_policy(config_dir()).model
 
 
 EXPORTS = {"reviews": export_reviews}

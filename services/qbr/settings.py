@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.config import Loaded, load
 from shared.events.qbr import ReviewKind
 from shared.surveys import SurveyRules
+from shared.times import ZoneName
 
 Days = Annotated[int, Field(ge=0, le=366)]
 
@@ -28,21 +29,12 @@ class Cadence(BaseModel):
 class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reporting_zone: str
+    reporting_zone: ZoneName
     cadence: dict[str, Cadence | None]
     prepare_days: Days
     grace_days: Days
     target_completion: Annotated[float, Field(ge=0, le=100)]
     top_features: Annotated[int, Field(ge=1, le=1000)]
-
-    @field_validator("reporting_zone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{name!r} is no time zone of the IANA data base, such as Europe/Paris") from error
-        return name
 
     @property
     def zone(self) -> ZoneInfo:

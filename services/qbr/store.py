@@ -10,7 +10,7 @@ from typing import Any
 from services.qbr.domain import Account, Decision, Review, Said
 from services.qbr.facts import Fact, said_of_meeting
 from services.qbr.usage import DayRow, Draft, Usage, pack
-from shared.db import Connection
+from shared.db import Connection, columns
 
 FACT = "account_id, type, subject, data, occurred_at, source, event_id"
 REVIEW = (
@@ -98,10 +98,6 @@ class Recorded:
     partition: int
 
 
-def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
-
-
 def _fact(row: Mapping[str, Any]) -> Fact:
     return Fact(row["type"], row["subject"], row["occurred_at"], row["source"], row["event_id"], row["data"])
 
@@ -119,11 +115,11 @@ async def save_usage(db: Connection, drafts: Mapping[tuple[str, date], Draft], s
 
 
 async def save_facts(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    await db.execute(SAVE_FACTS, *_columns(rows, 8))
+    await db.execute(SAVE_FACTS, *columns(rows, 8))
 
 
 async def save_segments(db: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    await db.execute(SAVE_SEGMENTS, *_columns(rows, 5))
+    await db.execute(SAVE_SEGMENTS, *columns(rows, 5))
 
 
 async def save_due(db: Connection, due: Mapping[str, datetime | None], partitions: Mapping[str, int]) -> None:
@@ -195,10 +191,10 @@ async def save_decisions(db: Connection, recorded: Sequence[Recorded]) -> None:
         )
         for one in recorded
     ]  # fmt: skip
-    await db.execute(SAVE_LOG, *_columns(log, 7))
+    await db.execute(SAVE_LOG, *columns(log, 7))
     last = {one.decision.review.review_id: one for one in recorded}
     rows = [(one.decision.review.row(), one.n, one.partition) for one in last.values()]
-    await db.execute(SAVE_REVIEWS, *_columns(rows, 3))
+    await db.execute(SAVE_REVIEWS, *columns(rows, 3))
 
 
 async def list_reviews(db: Connection, as_of: datetime) -> list[tuple[Review, datetime]]:

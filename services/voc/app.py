@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from services.voc import messages
 from services.voc.handlers import Voice
 from services.voc.settings import load_rules
 from shared.runtime.api import Worker
+from shared.settings import config_dir
 
 HERE = Path(__file__).parent
 
@@ -18,7 +18,7 @@ def build() -> Worker:
 
     Raises Misconfigured with file, line and field.
     """
-    voice = Voice(load_rules(Path(os.environ.get("HUNE_CONFIG_DIR", HERE.parents[1] / "config"))))
+    voice = Voice(load_rules(config_dir()))
     return Worker(
         name="voc",
         reads=messages.READS,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from services.voc import answers, domain, store
 from services.voc.domain import Item, Policy, Rate, Relabel, Revenue, Worth
 from services.voc.settings import load_rules
 from shared.db import Connection
+from shared.settings import config_dir
 
 LEVELS = ("theme", "parent")
 
@@ -95,8 +94,7 @@ async def _accounts(db: Connection, as_of: datetime) -> AsyncIterator[list[domai
 
 def _policy(options: Mapping[str, Any]) -> Policy:
     policy: Policy | None = options.get("policy")
-    default = Path(__file__).parents[2] / "config"
-    return policy or load_rules(Path(os.environ.get("HUNE_CONFIG_DIR", default))).policy
+    return policy or load_rules(config_dir()).policy
 
 
 EXPORTS = {"themes": export_themes, "feature_requests": export_feature_requests, "verbatims": export_verbatims}

@@ -9,7 +9,7 @@ from typing import Any
 
 from services.voc.analysis import from_json, to_json
 from services.voc.domain import Rate, Relabel, Statement, Worth
-from shared.db import Connection
+from shared.db import Connection, columns
 
 STATEMENT = """account_id, item_id, what, occurred_at, origin, event_id, source, words, title, wish, user_id,
                product_area, severity, survey, score, scale, given_language, reading, rule"""
@@ -142,14 +142,14 @@ async def save_statements(db: Connection, kept: Sequence[Kept]) -> None:
         for row in kept
         for one in (row.statement,)
     ]  # fmt: skip
-    await db.execute(SAVE_STATEMENTS, *_columns(rows, 20))
+    await db.execute(SAVE_STATEMENTS, *columns(rows, 20))
 
 
 async def load_touched(
     db: Connection, items: Collection[tuple[str, str]], wishes: Collection[tuple[str, str]]
 ) -> list[Statement]:
     """Statements of the items by (account, item), and of all items that ask for the wishes by (account, key)."""
-    rows = await db.fetch(LOAD_TOUCHED, *_columns(sorted(items), 2), *_columns(sorted(wishes), 2))
+    rows = await db.fetch(LOAD_TOUCHED, *columns(sorted(items), 2), *columns(sorted(wishes), 2))
     return [_statement(row) for row in rows]
 
 
@@ -174,11 +174,11 @@ async def save_readings(db: Connection, statements: Iterable[Statement]) -> None
         for one in statements
         if one.reading is not None
     ]
-    await db.execute(SAVE_READINGS, *_columns(rows, 7))
+    await db.execute(SAVE_READINGS, *columns(rows, 7))
 
 
 async def load_relabels(db: Connection, items: Collection[tuple[str, str]]) -> list[Relabel]:
-    return [_relabel(row) for row in await db.fetch(LOAD_RELABELS, *_columns(sorted(items), 2))]
+    return [_relabel(row) for row in await db.fetch(LOAD_RELABELS, *columns(sorted(items), 2))]
 
 
 async def load_all_relabels(db: Connection, account_ids: Collection[str]) -> list[Relabel]:
@@ -199,7 +199,7 @@ async def save_relabels(db: Connection, relabels: Sequence[tuple[Relabel, int]])
 
 async def save_worths(db: Connection, worths: Sequence[tuple[Worth, int]]) -> None:
     rows = [(one.account_id, one.holding, one.at, one.event_id, one.amount, one.currency, at) for one, at in worths]
-    await db.execute(SAVE_WORTHS, *_columns(rows, 7))
+    await db.execute(SAVE_WORTHS, *columns(rows, 7))
 
 
 async def load_worths(db: Connection, account_ids: Collection[str]) -> list[Worth]:
@@ -212,7 +212,7 @@ async def list_worths(db: Connection, as_of: datetime) -> list[Worth]:
 
 async def save_rates(db: Connection, rates: Sequence[tuple[Rate, int]]) -> None:
     rows = [(one.currency, one.year, one.at, one.event_id, one.rate, partition) for one, partition in rates]
-    await db.execute(SAVE_RATES, *_columns(rows, 6))
+    await db.execute(SAVE_RATES, *columns(rows, 6))
 
 
 async def list_rates(db: Connection) -> list[Rate]:
@@ -221,7 +221,7 @@ async def list_rates(db: Connection) -> list[Rate]:
 
 
 async def save_merges(db: Connection, merges: Sequence[tuple[str, str, datetime, str, int]]) -> None:
-    await db.execute(SAVE_MERGES, *_columns(merges, 5))
+    await db.execute(SAVE_MERGES, *columns(merges, 5))
 
 
 async def list_merges(db: Connection, as_of: datetime) -> list[tuple[str, str]]:
@@ -236,9 +236,5 @@ async def load_erased(db: Connection, account_ids: Collection[str]) -> set[tuple
 
 async def save_erased(db: Connection, persons: Sequence[tuple[str, str, datetime, int]]) -> None:
     """Remember whose words must not be kept, and drop those that are."""
-    await db.execute(SAVE_ERASED, *_columns(persons, 4))
-    await db.execute(ERASE, *_columns([person[:2] for person in persons], 2))
-
-
-def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+    await db.execute(SAVE_ERASED, *columns(persons, 4))
+    await db.execute(ERASE, *columns([person[:2] for person in persons], 2))
