@@ -122,12 +122,21 @@ class Demo:
         return code
 
     async def _stay(self, supervisor: Supervisor, lively: bool) -> None:
-        """Stay up until told to stop; meanwhile the example company's day goes on, live."""
-        day = asyncio.create_task(self._send_today(supervisor)) if lively else None
+        """Stay up until told to stop; meanwhile alerts are shown, and the example company's day goes on, live."""
+        doing = [asyncio.create_task(self._show_alerts(stores_of(supervisor, self.home)))]
+        if lively:
+            doing.append(asyncio.create_task(self._send_today(supervisor)))
         await supervisor.stop_requested.wait()
-        if day is not None:
-            day.cancel()
-            await asyncio.gather(day, return_exceptions=True)
+        for task in doing:
+            task.cancel()
+        await asyncio.gather(*doing, return_exceptions=True)
+
+    async def _show_alerts(self, stores: OpenStores) -> None:
+        from cli.ticker import alerts_from_now
+
+        async for alert in alerts_from_now(stores.bootstrap_servers):
+            self.steps.done("an alert" if alert["state"] == "open" else "an alert is over")
+            click.echo(book.describe_alert(alert) + "\n")
 
     async def _send_today(self, supervisor: Supervisor) -> None:
         from cli.send import send_file

@@ -25,7 +25,7 @@ from operator import itemgetter
 from typing import Any
 
 from cli.company.calendars import Span
-from cli.company.dealings import dealings
+from cli.company.dealings import dealings, first_day, last_day
 from cli.company.diary import Diary
 from cli.company.population import population
 from cli.company.stories import today, told
@@ -39,8 +39,8 @@ def events(seed: int, until: datetime, months: int = 18) -> Iterator[Event]:
     span = Span.until(until, months)
     pages: list[Event] = []
     for account in population(seed):
-        if account.starts_ago > 0:
-            diary = Diary(account.id, span)
+        diary = Diary(account.id, span)
+        if last_day(account, diary) > first_day(account, diary):
             dealings(account, diary, seed)
             usage(account, diary, seed)
             told(account, diary, seed)
@@ -49,6 +49,6 @@ def events(seed: int, until: datetime, months: int = 18) -> Iterator[Event]:
     return iter(pages)
 
 
-def live_events(seed: int, at: datetime, months: int = 18) -> Iterator[Event]:
+def live_events(seed: int, at: datetime) -> Iterator[Event]:
     """A few dozen events between the last midnight and `at`: what happens today."""
-    return iter(sorted(today(population(seed), seed, at.astimezone(UTC), months), key=itemgetter("timestamp", "id")))
+    return iter(sorted(today(population(seed), seed, at.astimezone(UTC)), key=itemgetter("timestamp", "id")))

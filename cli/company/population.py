@@ -118,7 +118,7 @@ STORIES = (
             "steady", csm="lea.marchand", is_story=True),
     ardelune("Bretagne", arr=24_000),
     ardelune("Deutschland", country="DE", arr=31_000),
-    ardelune("UK", country="GB", arr=12_000, course="dropped", turn_ago=38),
+    ardelune("UK", country="GB", arr=12_000, course="silent", turn_ago=34),
 )  # fmt: skip
 
 
@@ -243,10 +243,10 @@ def _business(rng: random.Random, tier: Tier, country: str, name: str, course: C
 def _size(rng: random.Random, tier: str) -> tuple[int, int, int]:
     """ARR, people who use it, seats."""
     if tier == "high":
-        people = rng.randint(12, 24)
+        people = rng.randint(10, 19)
         return round(rng.lognormvariate(11.35, 0.42) / 500) * 500 + 20_000, people, people + rng.randint(2, 20)
     if tier == "mid":
-        people = rng.randint(4, 11)
+        people = rng.randint(3, 9)
         return (
             min(46_000, max(5_600, round(rng.lognormvariate(9.6, 0.55) / 100) * 100)),
             people,

@@ -119,7 +119,7 @@ def _expand(account: Account, diary: Diary, ago: int, share: float, opportunity:
     contract(account, diary, day, term, arr / 12)
 
 
-def today(accounts: Sequence[Account], seed: int, at: datetime, months: int) -> list[Event]:
+def today(accounts: Sequence[Account], seed: int, at: datetime) -> list[Event]:
     """Events between the last midnight and `at`."""
     rng = random.Random(f"{seed}/{at:%Y-%m-%d}/today")
     begins = datetime.combine(at.date(), datetime.min.time(), at.tzinfo)
