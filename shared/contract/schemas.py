@@ -18,6 +18,7 @@ CONFIGURATION: Mapping[str, str] = {
     "alerts": "services.health.settings:Rules",
     "exclusions": "services.router.settings:Exclusions",
     "health": "services.health.settings:Model",
+    "revenue": "services.health.settings:RevenueRules",
     "reviews": "services.qbr.settings:Policy",
     "routing": "services.router.settings:Routing",
     "segments": "services.ops.settings:SegmentRules",
