@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 import pytest_asyncio
 
 from services.ops import app
@@ -19,7 +18,7 @@ from shared.events import model_of
 from shared.runtime.api import Batch, Signal, Worker
 from shared.runtime.unit import UnitOfWork, partition_for
 from shared.runtime.wire import Outgoing, moment_of, short_name
-from tests.support.bench_worker import PARTITIONS, a_database, a_postgres, a_signal, day
+from tests.support.bench_worker import PARTITIONS, a_database, a_signal, day
 
 JULY = datetime(2026, 7, 1, 0, 0, 1, tzinfo=UTC)
 _offsets = itertools.count(10_000)
@@ -98,12 +97,6 @@ def _back(record: Outgoing, id: str, type: str, data: Any) -> Signal:
         topic=record.topic, partition=record.partition, offset=next(_offsets), type=type, id=id, source="hune.ops",
         account_id=headers["ce_subject"].decode(), data=data, occurred_at=at, received_at=at,
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -13,15 +13,9 @@ import pytest_asyncio
 from services.qbr import app
 from services.qbr.reading import export_reviews
 from shared.runtime.api import Signal
-from tests.support.bench_worker import Runner, a_database, a_postgres, a_signal, day
+from tests.support.bench_worker import Runner, a_database, a_signal, day
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -14,17 +14,11 @@ import pytest_asyncio
 from services.voc import app, handlers
 from services.voc.reading import export_feature_requests, export_themes, export_verbatims
 from shared.runtime.api import Signal
-from tests.support.bench_worker import Runner, a_database, a_postgres, a_signal, day
+from tests.support.bench_worker import Runner, a_database, a_signal, day
 
 pytestmark = pytest.mark.asyncio
 
 FIRST, LATER, END = day(1), day(90), day(99)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
 
 
 @pytest_asyncio.fixture
