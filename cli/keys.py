@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import click
@@ -20,10 +20,18 @@ def command() -> None:
 
 @command.command("create")
 @click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="SCOPE",
+    help="What it may do: ingest, requests, or webhook:TOOL (a token for that tool's address). Default: the first two.",
+)
 @click.option("--json", "json_", is_flag=True, help='As JSON: {"key": …}.')
-def create(name: str, json_: bool) -> None:
+def create(name: str, scopes: Sequence[str], json_: bool) -> None:
     """Make a key called NAME and show it, this once."""
-    key = run(_with_control(lambda control: gateway_keys.create_key(control, name)))
+    scopes = scopes or gateway_keys.SCOPES
+    key = run(_with_control(lambda control: gateway_keys.create_key(control, name, scopes)))
     if json_:
         click.echo(output.json_line({"key": key}))
         return

@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,10 @@ from services.gateway.limiter import TokenBuckets
 from services.gateway.openapi import document
 from services.gateway.requests import MAX_BYTES, MAX_WAIT_SECONDS, Conflict, Desk, read_request
 from services.gateway.settings import GatewaySettings
+from services.gateway.webhooks import settings as webhooks
+from services.gateway.webhooks.base import Answer, Delivery, Forged, Tool, say_refused
+from services.gateway.webhooks.tools import TOOLS
+from services.gateway.webhooks.translate import records_of
 from shared.db import TRANSIENT, Pool, create_pool
 from shared.errors import Misconfigured
 from shared.observability import logs
@@ -92,6 +97,8 @@ class Gateway:
         self.keys = keys.KeyRing(self._load_keys)
         self.desk = Desk(self.databases, self.ingest)
         self.buckets = TokenBuckets(knobs.rate, knobs.burst)
+        self.webhooks = webhooks.load(settings.config_dir)
+        self.trusts = webhooks.trusts(self.webhooks)
         self.runtime: Any | None = None
         self.worker = False
         self.fatal: str | None = None
@@ -293,6 +300,80 @@ async def _take_in(gateway: Gateway, door: Door, request: Request, call: _Call) 
     return len(events)
 
 
+async def _webhook(request: Request) -> Response:
+    """`POST /webhooks/{tool}[/{token}]`: nothing is kept before the delivery has proved where it comes from."""
+    gateway: Gateway = request.app.state.gateway
+    tool = TOOLS.get(request.path_params["tool"])
+    label, body, retry_after = f"webhook.{tool.name}" if tool else "webhook", b"", None
+    try:
+        if tool is None:
+            raise Denied(404, f"no such tool; there are {', '.join(TOOLS)}")
+        with gateway.slot():
+            limit, seconds = gateway.knobs.limits.body_bytes, gateway.knobs.body_seconds
+            body = await read_body(request.stream(), request.headers.get("content-encoding", ""), limit, seconds)
+            delivery = _delivery(gateway, tool, request, body)
+            count = await _take_delivery(gateway, tool, delivery)
+        metrics.EVENTS.labels(label).inc(count)
+        status, answer = 200, tool.accepted(delivery)
+    except Refused as refused:
+        status, answer = refused.status, _refuse(tool, body, refused.status, refused.reason)
+    except Denied as denied:
+        status, retry_after = denied.status, denied.retry_after
+        answer = _refuse(tool, body, status, denied.reason)
+    except NotDurable as lost:
+        status, retry_after = 503, RETRY_AFTER_SECONDS
+        answer = _refuse(tool, body, status, f"{lost}; nothing was confirmed, send the same again")
+    metrics.REQUESTS.labels(label, status).inc()
+    return _respond(status, answer.body, answer.media_type, retry_after)
+
+
+def _refuse(tool: Tool | None, body: bytes, status: int, reason: str) -> Answer:
+    return (tool.refused if tool else say_refused)(body, status, reason)
+
+
+def _delivery(gateway: Gateway, tool: Tool, request: Request, body: bytes) -> Delivery:
+    path, query = request.scope.get("raw_path") or request.url.path.encode(), request.scope.get("query_string", b"")
+    url = (gateway.webhooks.public_url or "") + (path + (b"?" + query if query else b"")).decode("latin-1")
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers.setdefault(name.lower(), value)
+    return Delivery(
+        body=body,
+        headers=headers,
+        received_at=datetime.now(UTC),
+        method=request.method,
+        url=url,
+        token=request.path_params.get("token") or request.query_params.get("key"),
+        options=gateway.webhooks.of(tool.name).options,
+    )
+
+
+async def _take_delivery(gateway: Gateway, tool: Tool, delivery: Delivery) -> int:
+    """From a delivery to Kafka's acknowledgement; gives the number of records."""
+    trust = gateway.trusts.get(tool.name)
+    token = delivery.token
+    if trust is not None and tool.takes_token and token is not None and token.startswith(keys.PREFIX):
+        await gateway.admit(token, f"webhook:{tool.name}")
+        trust = replace(trust, tokens=(*trust.tokens, token))
+    if trust is None or trust.is_empty:
+        raise Denied(404, f"webhooks of {tool.name} are not set up here: no secret of theirs is set")
+    try:
+        tool.verify(delivery, trust)
+    except Forged as forged:
+        raise Denied(401, str(forged)) from None
+    caller = keys.Key(f"webhook:{tool.name}", b"", frozenset())
+    with gateway.share(caller):
+        records = records_of(tool, delivery)
+        gateway.charge(caller, max(1, len(records)))
+        started = time.perf_counter()
+        try:
+            await gateway.ingest.publish(records)
+        finally:
+            metrics.QUEUED_BYTES.set(gateway.ingest.queued_bytes)
+        metrics.ACK_SECONDS.observe(time.perf_counter() - started)
+    return len(records)
+
+
 def _request_key(request: Request) -> str | None:
     authorization = request.headers.get("authorization")
     return keys.from_basic(authorization) or keys.from_bearer(authorization)
@@ -396,8 +477,17 @@ async def _gone(request: Request, error: Exception) -> Response:
     return _respond(400, _error("the caller hung up"))
 
 
+def _shown(request: Request) -> str:
+    """The path without what may be a secret in it."""
+    path = request.url.path
+    for name in ("key", "token"):
+        if secret := request.path_params.get(name):
+            path = path.replace(secret, f"{{{name}}}")
+    return path
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("a call failed for a reason of ours", extra={"error": type(error).__name__, "path": request.url.path})
+    log.error("a call failed for a reason of ours", extra={"error": type(error).__name__, "path": _shown(request)})
     return _respond(503, _error("failed on our side; send again"), retry_after=RETRY_AFTER_SECONDS)
 
 
@@ -423,6 +513,8 @@ def make_app(gateway: Gateway, *, worker: bool = True) -> Starlette:
         for stem in door.paths
         for path in _with_slash(prefix + stem)
     ]
+    for stem in ("/webhooks/{tool}", "/webhooks/{tool}/{token}"):
+        routes += [Route(path, _webhook, methods=["POST"]) for path in _with_slash(stem)]
     for path in _with_slash("/v1/requests"):
         routes.append(Route(path, _requests_endpoint(_make_request), methods=["POST"]))
     routes += [

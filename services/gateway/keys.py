@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from services.gateway import store
+from services.gateway import store, webhooks
 from shared.db import TRANSIENT
 from shared.errors import Misconfigured
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 PREFIX = "hk_"
 INGEST, REQUESTS = "ingest", "requests"
 SCOPES = (INGEST, REQUESTS)
+WEBHOOK_SCOPES = tuple(f"webhook:{tool}" for tool in webhooks.NAMES)
 REFRESH_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.2
 
@@ -33,9 +34,10 @@ async def create_key(db: store.Database, name: str, scopes: Sequence[str] = SCOP
 
     Raises Misconfigured when the name is taken or a scope is not known.
     """
-    unknown = set(scopes) - set(SCOPES)
+    unknown = set(scopes) - {*SCOPES, *WEBHOOK_SCOPES}
     if unknown or not scopes:
-        raise Misconfigured(f"scope {', '.join(sorted(unknown)) or '(none)'} is not known; use {' or '.join(SCOPES)}")
+        known = " or ".join((*SCOPES, "webhook:TOOL"))
+        raise Misconfigured(f"scope {', '.join(sorted(unknown)) or '(none)'} is not known; use {known}")
     if not name.strip() or len(name) > 100:
         raise Misconfigured("a key's name has 1 to 100 characters")
     key = PREFIX + secrets.token_urlsafe(32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.gateway.segment import BATCHES, CALLS
+from services.gateway.webhooks import NAMES
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
 _OBJECT = {"type": "object", "additionalProperties": True}
@@ -117,6 +118,19 @@ def _request_paths() -> dict[str, Any]:
     return {"/v1/requests": {"post": {**make, "security": [{"basic": []}]}}, "/v1/requests/{id}": {"get": status}}
 
 
+def _webhook_paths() -> dict[str, Any]:
+    tool = {"name": "tool", "in": "path", "required": True, "schema": {"enum": list(NAMES)}}
+    token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}
+    body = {"required": True, "content": {"*/*": {"schema": {}}}}
+    more = {"404": "no such tool, or no secret of it is set"}
+    answers = _answers("on Kafka; the body is what the tool expects", {}, **more)
+    call = {"summary": "A delivery of a tool, under its own signature", "requestBody": body, "responses": answers}
+    return {
+        "/webhooks/{tool}": {"post": {**call, "parameters": [tool]}},
+        "/webhooks/{tool}/{token}": {"post": {**call, "parameters": [tool, token]}},
+    }
+
+
 def document() -> dict[str, Any]:
     def maybe(kind: str, **more: Any) -> dict[str, Any]:
         return {"type": [kind, "null"], **more}
@@ -124,7 +138,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Hune gateway", "version": "1"},
-        "paths": _segment_paths() | _request_paths(),
+        "paths": _segment_paths() | _request_paths() | _webhook_paths(),
         "components": {
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "user: the key; password: empty"}
