@@ -57,7 +57,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float = P
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {seconds} s; last seen: {found!r}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
 
 
 def account_in(partition: int, partitions: int, salt: str = "") -> str:
