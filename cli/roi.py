@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from cli import output
 from cli.reading import AsOf, default_as_of
-from cli.support import Stores, open_databases, run
+from cli.support import Stores, open_snapshots, run
 from cli.times import TIME
 from services.health import ratios, revenue_reading
 from shared.times import instant
@@ -98,10 +97,7 @@ async def from_the_book(
     stores: Stores, as_of: datetime | None, cost: Decimal | None, margin: Decimal | None
 ) -> tuple[Any, AsOf]:
     """What the book says of the year up to a time."""
-    async with open_databases(stores) as databases, AsyncExitStack() as snapshots:
-        for database in databases:
-            snapshot = database.transaction(isolation="repeatable_read", readonly=True)
-            await snapshots.enter_async_context(snapshot)
+    async with open_snapshots(stores) as databases:
         when = AsOf(as_of, "as asked") if as_of else await default_as_of(databases)
         return await revenue_reading.read_return(databases, when.at, cost, margin), when
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from services.health.domain import Policy
 from services.health.settings import RevenueRules, load_model, load_revenue_rules, load_rules
 from shared import config
-
-CONFIG_DIR = Path(__file__).parents[2] / "config"
+from shared.settings import config_dir
 
 
 def load_policy(model: Path | str | None = None, rules: Path | str | None = None) -> Policy:
@@ -23,7 +21,3 @@ def load_policy(model: Path | str | None = None, rules: Path | str | None = None
 def load_revenue(path: Path | str | None = None) -> RevenueRules:
     """How revenue is counted; raises Misconfigured naming file, line and field."""
     return load_revenue_rules(path or config_dir() / "revenue.yaml").model
-
-
-def config_dir() -> Path:
-    return Path(os.environ.get("HUNE_CONFIG_DIR", CONFIG_DIR))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.health.app import read_usage
+from shared.events.fast import read_usage
 from shared.events.inputs import UsageTracked
 
 FIELDS = ("account_id", "user_id", "event", "feature", "product", "properties", "unknown")

@@ -21,7 +21,7 @@ from services.health.settings import RevenueRules
 from services.health.usage import micros
 from shared.events.inputs import SubscriptionChanged
 
-VECTORS = Path("/work/shared/samples/formulas.json")
+VECTORS = Path(__file__).resolve().parents[3] / "shared" / "samples" / "formulas.json"
 RULES = load_revenue()
 END = datetime(2024, 6, 15, 12, tzinfo=UTC)
 
