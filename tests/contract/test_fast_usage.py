@@ -29,7 +29,7 @@ def by_model(body: bytes) -> dict[str, Any] | None:
         found = UsageTracked.model_validate_json(body)
     except ValidationError:
         return None
-    return {name: getattr(found, name) for name in FIELDS[:5]}
+    return {name: repr(getattr(found, name)) for name in FIELDS[:6]}
 
 
 def by_struct(body: bytes) -> dict[str, Any] | None:
@@ -37,7 +37,7 @@ def by_struct(body: bytes) -> dict[str, Any] | None:
         found = read_usage(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return {name: getattr(found, name) for name in FIELDS[:5]}
+    return {name: repr(getattr(found, name)) for name in FIELDS[:6]}
 
 
 @given(BODIES, st.booleans())
