@@ -72,6 +72,7 @@ class ServiceProcess:
         self._backoff = Backoff()
         self._started = self._due = 0.0
         self.next_probe = 0.0
+        self.was_ready = False
 
     @property
     def pid(self) -> int | None:
@@ -98,6 +99,11 @@ class ServiceProcess:
             self.start()
             return f"{self.name} starts again as process {self.pid}"
         return None
+
+    def move(self, port: int, **env: str) -> None:
+        """Start the next time with another probes' port, or other settings."""
+        self.port = port
+        self._env |= {"HUNE_PROBES_PORT": str(port), **env}
 
     def ask_to_stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -215,6 +221,7 @@ class Supervisor:
         """Restart what dies, on the same ports, until asked to stop."""
         while not self.stop_requested.is_set():
             watched: list[WatchedStore | ServiceProcess] = [*self._stores, *self._services]
+            self._leave_taken_ports()
             happened = [text for each in watched if (text := each.watch())]
             self._begin_probes()
             for text in happened:
@@ -289,6 +296,18 @@ class Supervisor:
             service.start()
             self._services.append(service)
 
+    def _leave_taken_ports(self) -> None:
+        """A port that was free when it was chosen may be somebody else's by the time it is bound."""
+        for service in self._services:
+            if service.pid is not None or service.was_ready or not service.restarts:
+                continue
+            if not ports.is_free(service.port):
+                service.move(ports.choose(1)[0])
+            asked = self._env.get("HUNE_GATEWAY_PORT", "").strip()
+            if service.name == "gateway" and not asked and not ports.is_free(self._gateway_port):
+                self._gateway_port = ports.choose(1)[0]
+                service.move(service.port, HUNE_GATEWAY_PORT=str(self._gateway_port))
+
     def _begin_probes(self) -> None:
         now = time.monotonic()
         for service in self._services:
@@ -303,6 +322,7 @@ class Supervisor:
         ready = await answers_ready(service.port)
         if service.pid == pid and ready != service.ready:
             service.ready = ready
+            service.was_ready = service.was_ready or ready
             if all(other.ready for other in self._services):
                 self._doing = ""
             self._publish()
