@@ -134,9 +134,13 @@ class Demo:
     async def _show_alerts(self, stores: OpenStores) -> None:
         from cli.ticker import alerts_from_now
 
+        shown: set[str] = set()
         async for alert in alerts_from_now(stores.bootstrap_servers):
-            self.steps.done("an alert" if alert["state"] == "open" else "an alert is over")
-            click.echo(book.describe_alert(alert) + "\n")
+            opens = alert["state"] == "open"
+            if opens or alert["alert_id"] in shown:
+                shown.add(alert["alert_id"])
+                self.steps.done("an alert" if opens else "an alert is over")
+                click.echo(book.describe_alert(alert) + "\n")
 
     async def _send_today(self, supervisor: Supervisor) -> None:
         from cli.send import send_file

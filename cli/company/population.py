@@ -107,7 +107,7 @@ STORIES = (
     Account("harrowmere-freight", "Harrowmere Freight", "GB", "b2b", "mid", ("planner",), "logistics", 38_000, 25, 12,
             545, "silent", turn_ago=43, csm="hannah.pike", renews_ago=260, is_story=True),
     Account("cooperative-brisemont", "Coopérative Brisemont", "FR", "b2b", "mid", ("planner", "insight"), "food",
-            27_000, 18, 10, 530, "steady", csm="karim.benali", renews_ago=245, is_story=True),
+            46_000, 18, 10, 530, "steady", csm="karim.benali", renews_ago=245, is_story=True),
     Account("duinveste-techniek", "Duinveste Techniek", "NL", "b2b", "mid", ("planner",), "construction", 18_500, 14,
             11, 400, "steady", csm="hannah.pike", is_story=True),
     Account("falkenrode-logistik", "Falkenrode Logistik", "DE", "b2b", "high", ("planner", "flow"), "logistics",

@@ -54,7 +54,7 @@ def _finds_it_dear(account: Account, diary: Diary, seed: int) -> None:
     ago = diary.span.index
     _answer(account, diary, seed, 210, 0, 9, "Très bon outil, les équipes l'utilisent tous les jours.")
     diary.write(ago(21), NOON, "message.received", message_id="M-brisemont-tarif", channel="email",
-                text="L'augmentation annoncée de 12 % est trop élevée pour une coopérative. Que pouvez-vous faire ?",
+                text="L'augmentation de tarif annoncée (12 %) est trop élevée pour nous. Que pouvez-vous faire ?",
                 )  # fmt: skip
     diary.write(ago(16), NOON, "call.held", call_id="P-brisemont-tarif", person_id=account.csm, duration_s=1860,
                 text="Le directeur trouve le prix trop élevé et compare avec deux concurrents. "
@@ -62,7 +62,7 @@ def _finds_it_dear(account: Account, diary: Diary, seed: int) -> None:
     _answer(account, diary, seed, 9, 0, 4,
             "L'outil est bon, mais le tarif est devenu trop cher pour nous. Nous regardons ailleurs.")  # fmt: skip
     diary.write(ago(8), NOON, "opportunity.changed", opportunity_id="O-brisemont-renouvellement", kind="renewal",
-                stage="negotiation", amount="27000.00", currency="EUR")  # fmt: skip
+                stage="negotiation", amount="46000.00", currency="EUR")  # fmt: skip
 
 
 def _tracking_breaks(account: Account, diary: Diary, seed: int) -> None:
