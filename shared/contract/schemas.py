@@ -24,7 +24,9 @@ CONFIGURATION: Mapping[str, str] = {
     "segments": "services.ops.settings:SegmentRules",
     "surveys": "shared.surveys:SurveyRules",
     "team": "shared.team:Team",
+    "table": "services.health.settings:TableModel",
     "voc": "services.voc.settings:VocSettings",
+    "webhooks": "services.gateway.webhooks.settings:Webhooks",
 }
 
 
@@ -40,7 +42,7 @@ def events() -> dict[str, Schema]:
 
 
 def configuration() -> dict[str, Schema]:
-    """Name of the YAML file → schema."""
+    """Name of the YAML file → schema; `table` is of the models that `./hune backtest` takes."""
     return {name: _schema(_model(where), "validation", f"config:{name}") for name, where in CONFIGURATION.items()}
 
 

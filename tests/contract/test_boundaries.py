@@ -26,6 +26,9 @@ MORE_DOORS = {
         (f"services/gateway/{room}.py" for room in ("body", "ingest", "keys", "metrics", "requests")),
         "the HTTP door itself",
     ),
+    "services/gateway/webhooks/settings.py": "reads secrets from the environment",
+    "services/gateway/webhooks/signatures.py": "shares the reading of keys with the door",
+    "services/gateway/webhooks/translate.py": "logs what a tool sent that nobody can read",
     "services/gateway/adapters/amplitude.py": "its reply tells the time",
     "services/gateway/adapters/customerio.py": "its protocol has messages without any id",
 }

@@ -111,12 +111,12 @@ def test_every_page_names_variables_that_there_are() -> None:
     known = variables() | {name for path in python_of("tests") for name in re.findall(r"HUNE_[A-Z_]+", text_of(path))}
     for page in PAGES:
         named = set(re.findall(r"HUNE_[A-Z_]*[A-Z]\b(?!_\{|\{)", text_of(page)))
-        assert named <= known, page
+        assert {one for one in named if not one.startswith("HUNE_WEBHOOK_")} <= known, page  # those carry a tool's name
 
 
 @pytest.mark.parametrize("name", schemas.CONFIGURATION)
 def test_every_field_of_a_configuration_file_is_documented(name: str) -> None:
-    section = sections(CONFIGURATION)[f"config/{name}.yaml"]
+    section = sections(CONFIGURATION)["Models of tables" if name == "table" else f"config/{name}.yaml"]
     schema = schemas.configuration()[name]
     parts = [schema, *schema.get("$defs", {}).values()]
     wanted = {field for part in parts for field in part.get("properties", {})}

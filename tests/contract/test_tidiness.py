@@ -19,7 +19,7 @@ HERE = Path(__file__).relative_to(ROOT)
 HOSTS = re.compile(r"https?://([\w.-]+)")
 KNOWN_HOSTS = re.compile(
     r"(127\.0\.0\.1|localhost|gateway|[\w.-]*\bexample(\.\w+)?|(www\.)?(apache|json-schema|cloudevents|asyncapi)\.(org|io|com)"
-    r"|spec\.openapis\.org|semver\.org|keepachangelog\.com)"
+    r"|www\.w3\.org|schemas\.xmlsoap\.org|soap\.sforce\.com)"
 )
 MACHINES = re.compile(r"(?<![\w.~}])/(home|root|work|Users|mnt|workspace)/\w")
 PROCESS = re.compile(

@@ -20,7 +20,7 @@ from services.health.settings import TableModel
 from shared import config
 from shared.errors import Misconfigured
 
-TELCO = Path("/work/shared/data/telco-churn.csv")
+TELCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "telco-churn.csv"
 EXAMPLE = Path(__file__).parents[2] / "config/examples/telco.yaml"
 MODEL = """
 measures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.runtime import fetching
 from shared.runtime.fetching import UNREADABLE, Batches, unpack
 
 Row = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -29,7 +29,8 @@ def a_batch(rows: Sequence[Row], codec: int = 0, base: int = 0) -> bytes:
 
 def patched(batch: bytes, was: bytes, becomes: bytes) -> bytes:
     changed = batch.replace(was, becomes)
-    return changed[:17] + calc_crc32c(changed[21:]).to_bytes(4, "big") + changed[21:]
+    checked: bytes = changed[:17] + calc_crc32c(changed[21:]).to_bytes(4, "big") + changed[21:]
+    return checked
 
 
 def everything(block: bytes) -> list[Any]:
@@ -85,7 +86,7 @@ def test_a_batch_that_nobody_can_unpack_is_one_record_with_all_its_bytes() -> No
 
 def test_a_damaged_batch_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
-    monkeypatch.setattr(fetching.os, "_exit", codes.append)
+    monkeypatch.setattr("os._exit", codes.append)
     raw = bytearray(a_batch([(b"k", b"value", [])]))
     raw[-3] ^= 1
     batch = Batches(bytes(raw)).next_batch()

@@ -116,7 +116,7 @@ def test_an_outbox_row_comes_back_as_it_was(rows: list[tuple[str, int, bytes, by
 
 
 def test_a_record_that_kafka_would_never_take_is_refused_where_it_is_made() -> None:
-    unit = UnitOfWork("lab", None, seq=1, clocks={0: None}, live=(), partitions=4)  # type: ignore[arg-type]
+    unit = UnitOfWork("lab", None, seq=1, clocks={0: None}, live=(), partitions=4)
     unit.send(0, Outgoing("t", 0, b"k", b"x" * (MOST_BYTES - 10), []))
     with pytest.raises(Poison, match=r"t would take .* bytes"):
         unit.send(0, Outgoing("t", 0, b"k", b"x" * MOST_BYTES, [("h", b"more")]))
