@@ -86,7 +86,7 @@ def test_a_batch_that_nobody_can_unpack_is_one_record_with_all_its_bytes() -> No
 
 def test_a_damaged_batch_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
-    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr(os, "_exit", codes.append)
     raw = bytearray(a_batch([(b"k", b"value", [])]))
     raw[-3] ^= 1
     batch = Batches(bytes(raw)).next_batch()
