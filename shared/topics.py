@@ -69,7 +69,7 @@ ALERTS = Topic(
     writers=("health",), readers=(ANYONE,),
 )  # fmt: skip
 STATE_ACCOUNTS = Topic(
-    _name("state.accounts"), "latest score, band, segment, stage, owner, ARR per account", "account_id",
+    _name("state.accounts"), "latest score, band, segment, stage, owner, ARR, notice date per account", "account_id",
     writers=("health",), readers=(ANYONE,), compacted=True,
 )  # fmt: skip
 INTERNAL = {
