@@ -22,7 +22,7 @@ from shared.runtime import ownership
 from shared.runtime.api import Worker
 from shared.runtime.failpoints import reach
 from shared.runtime.ownership import Lost, Owned
-from shared.runtime.transaction import Attempt, Work
+from shared.runtime.transaction import TICK_CHUNK, Attempt, Work
 from shared.runtime.wire import ClockMark, Item, Own, Record, Refused, unpack_headers
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ MOST_IN_BATCH = 5_000
 MOST_QUEUED = 2 * MOST_IN_BATCH
 MOST_UNPUBLISHED = 100_000
 DECODE_SLICE = 250
-TICK_CHUNK = 1_000
 HOUSEKEEPING_S = 0.2
 TICK_S = 1.0
 FAILURES_IN_A_ROW = 50  # records that the handler could not apply, with none that it could in between
