@@ -18,7 +18,7 @@ from services.router.reader import CLOCK, REQUEST, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
 from services.router.store import Parked, ToPark
 from shared import topics
-from shared.events import ResultEvent, inputs, results
+from shared.events import ResultEvent, inputs, known_types, results
 from shared.ids import partition_of
 from shared.runtime.api import EVERYBODY, Batch
 from shared.runtime.failpoints import reach
@@ -34,6 +34,7 @@ from shared.runtime.wire import (
     Refused,
     event_headers,
     rfc3339,
+    short_name,
     unpack_headers,
 )
 
@@ -71,7 +72,9 @@ class Router:
         self.routing, self.exclusions = routing, exclusions
         self.read = raw_reader(routing)
         self._outputs = {
-            name: [topics.ROUTED[domain].name for domain in domains] for name, domains in routing.events.items()
+            wire_type: tuple(topics.ROUTED[domain].name for domain in domains)
+            for wire_type in known_types()
+            if (domains := routing.events.get(short_name(wire_type)))
         }
         self._known_accounts: set[str] = set()
         self._accounts_of: dict[str, frozenset[str]] = {}
@@ -330,27 +333,27 @@ class Router:
     # -- out ------------------------------------------------------------------------------------
 
     def _forward(self, event: RawEvent, account_id: str, plan: Plan, unit: UnitOfWork) -> None:
-        outputs = self._outputs.get(event.type)
+        outputs = self._outputs.get(event.wire_type)
         if not outputs:
             unit.count(event.partition, "unrouted")
             return
         if account_id not in self._known_accounts and account_id not in plan.accounts:
             plan.accounts[account_id] = None
-        outbox = unit.outbox.setdefault(event.partition, [])
-        keys = [account_id]
+        self._copy(event, account_id, outputs, unit)
         if isinstance(event.data, inputs.AccountMerged) and event.data.merged_account_id != account_id:
-            keys.append(event.data.merged_account_id)
-        for key in keys:
-            encoded, to, subject = _place(key, unit.partitions)
-            headers = _headers(event)
-            headers.append(subject)
-            for topic in outputs:
-                outbox.append(Outgoing(topic, to, encoded, event.value, headers))
+            self._copy(event, event.data.merged_account_id, outputs, unit)
         unit.count(event.partition, "routed")
+
+    def _copy(self, event: RawEvent, account_id: str, outputs: tuple[str, ...], unit: UnitOfWork) -> None:
+        key, to, subject = _place(account_id, unit.partitions)
+        headers = _headers(event)
+        headers.append(subject)
+        record = Outgoing(outputs[0], to, key, event.value, headers, outputs[1:])
+        unit.outbox.setdefault(event.partition, []).append(record)
 
     def _broadcast(self, event: RawEvent, unit: UnitOfWork) -> None:
         """What concerns no account in particular goes to every partition, about everybody."""
-        outputs = self._outputs.get(event.type, [])
+        outputs = self._outputs.get(event.wire_type, ())
         headers = [*_headers(event), ("ce_subject", EVERYBODY.encode())]
         for topic in outputs:
             for partition in range(unit.partitions):

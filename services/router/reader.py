@@ -108,6 +108,7 @@ class _Structured(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw()
 
 
+_NO_HEADERS: dict[str, bytes | None] = {}
 _plain = msgspec.json.Decoder(_Plain).decode
 _structured = msgspec.json.Decoder(_Structured).decode
 _anything = msgspec.json.Decoder().decode
@@ -136,9 +137,11 @@ def _read(record: Record, paths: tuple[str, ...]) -> RawEvent:
     value = record.value
     if not value:
         raise Poison("the record is empty")
-    headers = dict(record.headers) if record.headers else {}
+    headers = dict(record.headers) if record.headers else _NO_HEADERS
     refuse_batch(headers)
     _refuse_unfit(value)
+    if not headers:
+        return _from_plain(record, value, headers, paths)
     if "ce_type" in headers or "ce_id" in headers:
         return _binary(record, headers, paths)
     if b"cloudevents" in (headers.get("content-type") or b""):
@@ -246,7 +249,8 @@ def _build(
         body = body or _plain(value)
         account_id, user_id = body.account_id, body.user_id
     else:
-        _anything(value)  # pydantic would let NaN and Infinity pass
+        if b"NaN" in value or b"Infinity" in value:
+            _anything(value)  # refuses them as numbers, where pydantic lets them pass
         data = model_of(wire_type).model_validate_json(value)
         account_id, user_id = (data.account_id, data.user_id) if isinstance(data, InputEvent) else (None, None)
         if not isinstance(data, InputEvent):
@@ -271,8 +275,8 @@ def _build(
         account_id,
         user_id,
         value,
-        _word(headers, "ce_mode"),
-        _word(headers, "ce_run"),
+        _word(headers, "ce_mode") if headers else None,
+        _word(headers, "ce_run") if headers else None,
         data,
         time if time is not None and time[-1:] == "Z" and time[10:11] == "T" else None,
     )

@@ -204,13 +204,14 @@ class Relay:
 
 
 def _append(producer: AIOKafkaProducer, batches: dict[tuple[str, int], list[Any]], record: Outgoing) -> None:
-    topic, partition, key, value, headers = record
-    builders = batches.get((topic, partition))
-    if builders is None:
-        builders = batches[topic, partition] = [producer.create_batch()]
-    if builders[-1].append(timestamp=None, key=key, value=value, headers=headers) is None:
-        builders.append(producer.create_batch())
-        builders[-1].append(timestamp=None, key=key, value=value, headers=headers)
+    for topic in (record.topic, *record.also) if record.also else (record.topic,):
+        builders = batches.get((topic, record.partition))
+        if builders is None:
+            builders = batches[topic, record.partition] = [producer.create_batch()]
+        add = builders[-1].append
+        if add(timestamp=None, key=record.key, value=record.value, headers=record.headers) is None:
+            builders.append(producer.create_batch())
+            builders[-1].append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
 
 
 async def read_positions(bootstrap_servers: str, service: str, partitions: Sequence[int]) -> dict[int, int]:

@@ -25,14 +25,15 @@ CLOCK_SOURCE = "hune.router"
 _NEEDED = ("ce_type", "ce_id", "ce_source", "ce_subject", "ce_time")
 
 
-class Outgoing(NamedTuple):
-    """A record to publish; `partition` is chosen by the key's hash."""
+class Outgoing(msgspec.Struct, array_like=True, gc=False):
+    """A record to publish; `partition` is chosen by the key's hash. The same goes to the topics `also` names."""
 
     topic: str
     partition: int
     key: bytes
     value: bytes
     headers: Headers
+    also: tuple[str, ...] = ()
 
 
 class Refused(NamedTuple):
