@@ -360,7 +360,7 @@ class Running:
     async def transactions(self) -> int:
         """How many transactions with records it has committed."""
         with suppress(OSError):
-            found = TRANSACTIONS.search(await self._get("/metrics/"))
+            found = TRANSACTIONS.search(await self._get("/metrics"))
             return int(float(found[1])) if found else 0
         return 0
 
