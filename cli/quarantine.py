@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cli import output
+from cli import output, unread
 from cli.support import Stores, nearest, open_databases, run
 from shared import db
 from shared.runtime.wire import unpack_headers
@@ -112,12 +112,17 @@ async def redrive(
     """
     async with open_databases(stores) as databases:
         homes: list[tuple[db.Connection, list[str]]] = []
+        outcomes: list[Outcome] = []
         await _check(databases, ids)
         for database in databases:
             own = list(ids) if ids else [row["id"] for row in await database.fetch(LIST_IDS, service)]
+            for delivery in await unread.redrive(stores, database, own):
+                own.remove(delivery.id)
+                state = "applied" if delivery.error is None else "held"
+                outcomes.append(Outcome(delivery.id, state, delivery.error or ""))
+                on_outcome(outcomes[-1])
             rows = await database.fetch(ASK, own)
             homes.append((database, [row["id"] for row in rows]))
-        outcomes = []
         for database, own in homes:
             outcomes += await _wait(database, own, timeout, on_outcome)
         return outcomes

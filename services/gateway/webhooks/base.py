@@ -177,6 +177,11 @@ def at(value: object, path: str) -> Any:
     return value
 
 
+def word(value: object) -> str:
+    """A name of the tool's such as a type; "" when there is none."""
+    return value if isinstance(value, str) else ""
+
+
 def ident(value: object) -> str | None:
     """An id as text, exactly as the tool writes it; None when there is none or it is too long for one."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -300,9 +305,13 @@ def event(
     account_id: str | None = None,
     external_ids: Mapping[str, str] | None = None,
     cleared: Iterable[str] = (),
+    key: str | None = None,
     **fields: Any,
 ) -> Canonical:
-    """A canonical event; what is None is left out, `cleared` fields are told to be null."""
+    """A canonical event; what is None is left out, `cleared` fields are told to be null.
+
+    Its key in Kafka is who it is about: the user, else the account, else the external id.
+    """
     told: dict[str, Any] = {
         "account_id": account_id,
         "user_id": user_id,
@@ -313,7 +322,7 @@ def event(
     body = {name: _storable(value) for name, value in told.items() if value is not None}
     body.update(dict.fromkeys(cleared))
     where = next((f"{name}:{value}" for name, value in sorted((external_ids or {}).items())), None)
-    key = user_id or account_id or where or id
+    key = key or user_id or account_id or where or id
     id = id if len(id) <= MAX_ID else derived_id("gateway", source, id)
     return Canonical(type, id, body, key, own.at if own else delivery.received_at, own.text if own else None, source)
 

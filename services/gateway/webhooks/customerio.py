@@ -28,6 +28,7 @@ from services.gateway.webhooks.base import (
     object_of,
     person,
     when,
+    word,
 )
 
 SOURCE = "customerio"
@@ -42,13 +43,11 @@ HUSHED = frozenset(
 CUSTOMER = frozenset("cio_subscription_preferences_changed subscription_preferences_changed".split())
 DROPPED = (
     "data.action_id",
-    "data.broadcast_id",
     "data.campaign_id",
     "data.content_id",
     "data.headers",
     "data.identifiers.cio_id beside an id",
     "data.journey_id",
-    "data.newsletter_id",
     "data.proxied",
     "data.subject",
     "data.email_address beside identifiers.email",
@@ -59,7 +58,7 @@ DROPPED = (
 
 def events(delivery: Delivery) -> list[Canonical]:
     payload = object_of(delivery.body)
-    thing, metric = payload.get("object_type"), payload.get("metric")
+    thing, metric = word(payload.get("object_type")), word(payload.get("metric"))
     data = mapping(payload.get("data"))
     if thing == "webhook" or (thing == "customer" and metric in CUSTOMER):
         return []
@@ -67,7 +66,7 @@ def events(delivery: Delivery) -> list[Canonical]:
         return []
     is_customer = thing == "customer" and metric in ("subscribed", "unsubscribed")
     if not is_customer and not (thing in CHANNELS and metric in MESSAGES):
-        raise Unreadable(f"object_type {str(thing)[:40]!r} with metric {str(metric)[:40]!r} is not known")
+        raise Unreadable(f"object_type {thing[:40]!r} with metric {metric[:40]!r} is not known")
     id = needed(ident(payload.get("event_id")), "event_id")
     own = when(payload.get("timestamp"), "timestamp")
     ours = ident(at(data, "identifiers.id")) or ident(data.get("customer_id"))
@@ -81,13 +80,13 @@ def events(delivery: Delivery) -> list[Canonical]:
         event(
             delivery,
             SOURCE,
-            MESSAGES[str(metric)],
+            MESSAGES[metric],
             id,
             own,
             user_id=user,
             email=address,
             message_id=needed(ident(data.get("delivery_id")), "data.delivery_id"),
-            channel=CHANNELS[str(thing)],
+            channel=CHANNELS[thing],
             bulk=True,
         )
     ]

@@ -38,6 +38,7 @@ from services.gateway.webhooks.base import (
     options_of,
     person,
     when,
+    word,
 )
 from services.gateway.webhooks.text import plain_text
 
@@ -76,7 +77,7 @@ class DelightedOptions(Options):
 
 def events(delivery: Delivery) -> list[Canonical]:
     payload = object_of(delivery.body)
-    kind, data = payload.get("event_type"), payload.get("event_data")
+    kind, data = word(payload.get("event_type")), payload.get("event_data")
     id = needed(ident(payload.get("event_id")), "event_id")
     if not isinstance(data, dict):
         raise Unreadable("event_data is not an object")
@@ -89,14 +90,14 @@ def events(delivery: Delivery) -> list[Canonical]:
         who = needed(person(SOURCE, data.get("person_id")), "event_data.person_id")
         address = email(data.get("email"))
         return [event(delivery, SOURCE, "survey.opted_out", id, own, user_id=who, recipient_id=who, email=address)]
-    raise Unreadable(f"event_type {str(kind)[:100]!r} is not known")
+    raise Unreadable(f"event_type {kind[:100]!r} is not known")
 
 
 def _response(delivery: Delivery, id: str, data: dict[str, Any], *, corrects: bool) -> list[Canonical]:
     options = options_of(delivery, DelightedOptions)
-    kind = data.get("survey_type")
+    kind = word(data.get("survey_type"))
     if kind not in KINDS:
-        raise Unreadable(f"survey_type {str(kind)[:40]!r} is none of {', '.join(KINDS)}")
+        raise Unreadable(f"survey_type {kind[:40]!r} is none of {', '.join(KINDS)}")
     created = when(data.get("created_at"), "event_data.created_at")
     own = (when(data.get("updated_at"), "event_data.updated_at") if corrects else None) or created
     properties = mapping(data.get("person_properties"))

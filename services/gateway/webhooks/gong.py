@@ -33,6 +33,7 @@ from services.gateway.webhooks.base import (
     number,
     object_of,
     when,
+    word,
 )
 
 SOURCE = "gong"
@@ -78,7 +79,7 @@ def events(delivery: Delivery) -> list[Canonical]:
         "call_id": id,
         "person_id": ident(meta.get("primaryUserId")),
         "duration_s": int(seconds) if seconds is not None and 0 <= seconds < 2**31 else None,
-        "language": LANGUAGES.get(str(meta.get("language")).lower()),
+        "language": LANGUAGES.get(word(meta.get("language")).lower()),
         "attendees": list(dict.fromkeys(text for party in outside if (text := _attendee(party)))) or None,
     }
     return [
@@ -90,10 +91,12 @@ def events(delivery: Delivery) -> list[Canonical]:
 def _objects(context: object, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
     """(namespace, id) of the CRM's objects of these kinds."""
     return [
-        (str(system.get("system")).lower(), id)
+        (word(system.get("system")).lower(), id)
         for system in map(mapping, items(context))
         for thing in map(mapping, items(system.get("objects")))
-        if thing.get("objectType") in kinds and (id := ident(thing.get("objectId"))) and ident(system.get("system"))
+        if word(thing.get("objectType")) in kinds
+        and (id := ident(thing.get("objectId")))
+        and word(system.get("system"))
     ]
 
 

@@ -12,8 +12,8 @@
 
 HubSpot names one object an event: a company is external id `hubspot`; deals, contacts and tickets have
 `hubspot_deal`, `hubspot_contact`, `hubspot_ticket`, which wait until an account is linked to them. A company property
-mapped to `account_id` makes the link. Id: portal, event, subscription and object (eventId alone is not unique, as
-HubSpot says); own time: occurredAt (ms).
+mapped to `account_id` makes the link. Id: portal, event, subscription, object and property (eventId alone is not
+unique, as HubSpot says); own time: occurredAt (ms).
 """  # noqa: E501
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from services.gateway.webhooks.base import (
     positive_money,
     when,
     whole,
+    word,
 )
 from services.gateway.webhooks.text import html_text, plain_text
 
@@ -129,14 +130,16 @@ def events(delivery: Delivery) -> list[Canonical]:
 def _read(delivery: Delivery, one: object) -> list[Canonical]:
     if not isinstance(one, dict):
         raise Unreadable("an entry is not a JSON object")
-    kind = one.get("subscriptionType")
+    kind = word(one.get("subscriptionType"))
     if kind in NOT_USED:
         return []
-    read = _READ.get(kind) if isinstance(kind, str) else None
+    read = _READ.get(kind)
     if read is None:
-        raise Unreadable(f"subscriptionType {str(kind)[:100]!r} is not known")
+        raise Unreadable(f"subscriptionType {kind[:100]!r} is not known")
     thing = needed(ident(one.get("objectId")), "objectId")
-    parts = (one.get("portalId"), needed(ident(one.get("eventId")), "eventId"), one.get("subscriptionId"), thing)
+    what = ident(one.get("propertyName")) or kind
+    event_id = needed(ident(one.get("eventId")), "eventId")
+    parts = (one.get("portalId"), event_id, one.get("subscriptionId"), thing, what)
     id = ":".join(ident(part) or "" for part in parts)
     return read(delivery, id, when(one.get("occurredAt"), "occurredAt"), thing, one)
 

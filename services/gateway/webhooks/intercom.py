@@ -45,6 +45,7 @@ from services.gateway.webhooks.base import (
     person,
     when,
     whole,
+    word,
 )
 from services.gateway.webhooks.text import html_text, plain_text
 
@@ -105,7 +106,6 @@ DROPPED = (
     "data.item.source.attachments",
     "data.item.source.author.id",
     "data.item.source.author.name",
-    "data.item.source.author.type",
     "data.item.source.delivered_as",
     "data.item.source.id",
     "data.item.source.redacted",
@@ -126,12 +126,12 @@ class IntercomOptions(Options):
 
 def events(delivery: Delivery) -> list[Canonical]:
     payload = object_of(delivery.body)
-    topic = payload.get("topic")
+    topic = word(payload.get("topic"))
     if topic in NOT_USED:
         return []
-    read = _READ.get(topic) if isinstance(topic, str) else None
+    read = _READ.get(topic)
     if read is None:
-        raise Unreadable(f"topic {str(topic)[:100]!r} is not known")
+        raise Unreadable(f"topic {topic[:100]!r} is not known")
     id = needed(ident(payload.get("id")), "id")
     item = at(payload, "data.item")
     if not isinstance(item, dict):
@@ -146,7 +146,7 @@ def _conversation(
     attributes = mapping(item.get("custom_attributes"))
     contact = next(map(mapping, items(at(item, "contacts.contacts"))), {})
     author = mapping(at(item, "source.author"))
-    by_customer = author.get("type") in (None, "user", "lead", "contact")
+    by_customer = word(author.get("type")) in ("", "user", "lead", "contact")
     return [
         event(
             delivery,

@@ -35,6 +35,7 @@ from services.gateway.webhooks.base import (
     needed,
     object_of,
     options_of,
+    word,
 )
 from shared.ids import derived_id
 
@@ -50,9 +51,9 @@ class MixpanelOptions(Options):
 
 def events(delivery: Delivery) -> list[Canonical]:
     payload = object_of(delivery.body)
-    action = payload.get("action")
-    if not isinstance(action, str) or action not in ACTIONS:
-        raise Unreadable(f"action {str(action)[:40]!r} is not known")
+    action = word(payload.get("action"))
+    if action not in ACTIONS:
+        raise Unreadable(f"action {action[:40]!r} is not known")
     parameters = payload.get("parameters")
     if not isinstance(parameters, dict) or not isinstance(parameters.get("members"), list):
         raise Unreadable("parameters.members is not a list")
@@ -87,10 +88,10 @@ def events(delivery: Delivery) -> list[Canonical]:
 
 def _action(body: bytes) -> str | None:
     try:
-        action = object_of(body).get("action")
+        action = word(object_of(body).get("action"))
     except Unreadable:
         return None
-    return action if isinstance(action, str) and action in ACTIONS else None
+    return action if action in ACTIONS else None
 
 
 def accepted(delivery: Delivery) -> Answer:

@@ -63,9 +63,9 @@ DROPPED = (
     "user.team_id",
     "actions[].text",
     "actions[].type",
-    "channel_name",
-    "team_domain",
-    "user_name",
+    "channel_name of a command",
+    "team_domain of a command",
+    "user_name of a command",
 )
 
 
@@ -122,13 +122,15 @@ def _pressed(delivery: Delivery, payload: dict[str, Any], action: dict[str, Any]
     account = ident(parameters.pop("account_id", None))
     told = {"slack_user_id": user, "slack_channel_id": channel, "slack_message_ts": message}
     parts = (at(payload, "team.id"), channel, message, action.get("block_id"), name, user, pressed)
+    id = derived_id(SOURCE, *(ident(part) or "" for part in parts))
     return [
         event(
             delivery,
             SOURCE,
             "request.made",
-            derived_id(SOURCE, *(ident(part) or "" for part in parts)),
+            id,
             _time(pressed),
+            key=account or id,
             user_id=person(SOURCE, user),
             account_id=account,
             demand=demand,
@@ -169,13 +171,15 @@ def _commanded(delivery: Delivery, form: dict[str, str]) -> list[Canonical]:
     trigger = needed(ident(form.get("trigger_id")), "trigger_id")
     words = " ".join(f"{form['command'].removeprefix('/')} {form.get('text', '')}".split())
     told = {"slack_user_id": user, "slack_channel_id": ident(form.get("channel_id"))}
+    id = derived_id(SOURCE, team, trigger)
     return [
         event(
             delivery,
             SOURCE,
             "request.made",
-            derived_id(SOURCE, team, trigger),
+            id,
             None,
+            key=id,
             user_id=person(SOURCE, user),
             text=needed(words[:20_000] or None, "command"),
             parameters={name: value for name, value in told.items() if value},

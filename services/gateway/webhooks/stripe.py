@@ -48,6 +48,7 @@ from services.gateway.webhooks.base import (
     options_of,
     when,
     whole,
+    word,
 )
 from services.gateway.webhooks.text import plain_text
 
@@ -89,6 +90,7 @@ DROPPED = (
     "data.object.billing_cycle_anchor",
     "data.object.billing_reason",
     "data.object.canceled_at",
+    "data.object.cancellation_details.reason",
     "data.object.collection_method",
     "data.object.created",
     "data.object.days_until_due",
@@ -135,9 +137,7 @@ class StripeOptions(Options):
 
 def events(delivery: Delivery) -> list[Canonical]:
     payload = object_of(delivery.body)
-    kind, thing = payload.get("type"), at(payload, "data.object")
-    if not isinstance(kind, str):
-        raise Unreadable("type is missing")
+    kind, thing = word(payload.get("type")), at(payload, "data.object")
     read = _READ.get(kind) or (_subscription if kind in CHANGES else None)
     if read is None:
         if kind.startswith(NOT_USED):
@@ -205,8 +205,8 @@ def _monthly_item(item: dict[str, Any]) -> Fraction | None:
     terms = mapping(price.get("recurring")) or price
     if terms.get("usage_type") == "metered":
         return None
-    interval = terms.get("interval")
-    if not isinstance(interval, str) or interval not in MONTHS:
+    interval = word(terms.get("interval"))
+    if interval not in MONTHS:
         raise Unreadable("an item's price has no interval of day, week, month or year")
     count = terms.get("interval_count", 1)
     quantity = item.get("quantity", 1)
@@ -266,14 +266,14 @@ def _items(subscription: dict[str, Any]) -> list[Any]:
 
 
 def _revenue(thing: dict[str, Any], payload: dict[str, Any]) -> tuple[str | None, str | None]:
-    code, status = currency(thing.get("currency")), thing.get("status")
+    code, status = currency(thing.get("currency")), word(thing.get("status"))
     if code is None:
         price = mapping(at(next(iter(_items(thing)), None), "price"))
         code = currency(price.get("currency"))
     if payload.get("type") == f"{SUBSCRIPTION}deleted" or status in NOT_PAYING:
         return "0", code
     if status not in PAYING:
-        raise Unreadable(f"status {str(status)[:40]!r} is not known")
+        raise Unreadable(f"status {status[:40]!r} is not known")
     return monthly(thing, needed(code, "data.object.currency")), code
 
 

@@ -34,6 +34,7 @@ from services.gateway.webhooks.base import (
     object_of,
     person,
     when,
+    word,
 )
 from services.gateway.webhooks.text import plain_text
 
@@ -96,11 +97,11 @@ def events(delivery: Delivery) -> list[Canonical]:
     payload = object_of(delivery.body)
     if isinstance(payload.get("satisfaction_rating"), dict):
         return _rating(delivery, payload)
-    kind = payload.get("type")
+    kind = word(payload.get("type"))
     if kind in NOT_USED:
         return []
-    if not isinstance(kind, str) or kind.removeprefix(PREFIX) not in _READ:
-        raise Unreadable(f"type {str(kind)[:100]!r} is not known")
+    if kind.removeprefix(PREFIX) not in _READ:
+        raise Unreadable(f"type {kind[:100]!r} is not known")
     id = needed(ident(payload.get("id")), "id")
     own = needed(when(payload.get("time"), "time"), "time")
     detail, change = mapping(payload.get("detail")), mapping(payload.get("event"))
@@ -127,7 +128,7 @@ def _ticket(
 
 
 def _severity(value: object) -> str | None:
-    return SEVERITIES.get(value.upper()) if isinstance(value, str) else None
+    return SEVERITIES.get(word(value).upper())
 
 
 def _created(d: Delivery, id: str, own: OwnTime, detail: dict[str, Any], change: dict[str, Any]) -> list[Canonical]:
@@ -144,14 +145,13 @@ def _created(d: Delivery, id: str, own: OwnTime, detail: dict[str, Any], change:
 
 
 def _status(d: Delivery, id: str, own: OwnTime, detail: dict[str, Any], change: dict[str, Any]) -> list[Canonical]:
-    current = change.get("current")
-    name = current.upper() if isinstance(current, str) else ""
+    name = word(change.get("current")).upper()
     if name == "SOLVED":
         return _ticket(d, "ticket.solved", id, own, detail)
     if name == "DELETED":
         return []
     if name not in STATUSES:
-        raise Unreadable(f"event.current {str(current)[:40]!r} is no status that is known")
+        raise Unreadable(f"event.current {name[:40]!r} is no status that is known")
     return _ticket(d, "ticket.updated", id, own, detail, status=STATUSES[name])
 
 
@@ -179,7 +179,7 @@ def _commented(d: Delivery, id: str, own: OwnTime, detail: dict[str, Any], chang
 
 def _messaged(d: Delivery, id: str, own: OwnTime, detail: dict[str, Any], change: dict[str, Any]) -> list[Canonical]:
     actor = mapping(change.get("actor"))
-    author = AUTHORS.get(str(actor.get("type")))
+    author = AUTHORS.get(word(actor.get("type")))
     if author is None:
         return []
     who = {**detail, "requester_id": actor.get("id") if author == "customer" else None}
@@ -214,7 +214,7 @@ def _rating(delivery: Delivery, payload: dict[str, Any]) -> list[Canonical]:
     rating = payload["satisfaction_rating"]
     id = needed(ident(rating.get("id")), "satisfaction_rating.id")
     own = when(rating.get("updated_at"), "satisfaction_rating.updated_at")
-    score = str(rating.get("score")).lower()
+    score = word(rating.get("score")).lower()
     common: dict[str, Any] = {
         "user_id": person(SOURCE, rating.get("requester_id")),
         "external_ids": external(zendesk=payload.get("organization_id")),
