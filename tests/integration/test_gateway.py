@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from devstack.ports import choose
 from services.gateway import keys
 from services.gateway.app import Gateway, make_app
+from services.gateway.reading import export_requests
 from services.gateway.settings import GatewaySettings
 from shared import db, topics
 from shared.events.results import RequestAnswered, RequestUnclear
@@ -223,6 +224,18 @@ async def test_a_request_is_known_from_the_202_on_and_waits_for_its_first_answer
         assert (await door.client.get(f"/v1/requests/{id}")).json()["status"] == "answered"
         unclear = (await door.client.get(f"/v1/requests/{other}")).json()
         assert (unclear["status"], unclear["confidence"], unclear["candidates"]) == ("unclear", 0.4, ["a", "b"])
+        asleep = (await door.client.post("/v1/requests", json=asked)).json()["id"]
+        rows = {row["id"]: row for row in await exported(settings)}
+        assert [rows[each]["status"] for each in (id, other, asleep)] == ["answered", "unclear", "pending"]
+        assert (rows[id]["account_id"], rows[id]["demand"]) == ("acct-1", "health.score")
+
+
+async def exported(settings: Settings) -> list[dict[str, Any]]:
+    connection = await db.connect(settings.database_url)
+    try:
+        return await export_requests([connection], datetime(2024, 1, 1, tzinfo=UTC), {})
+    finally:
+        await connection.close()
 
 
 async def until_known(door: Door, id: str) -> None:
