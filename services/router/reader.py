@@ -167,6 +167,8 @@ def _binary(record: Record, headers: dict[str, bytes | None], paths: tuple[str, 
         header = headers.get(name)
         if not header:
             raise Poison(f"header {name} is missing or empty")
+        if b"\0" in header:
+            raise Poison(f"header {name} holds a NUL character")
         return header.decode()
 
     time = headers.get("ce_time")
@@ -240,8 +242,8 @@ def _build(
     value: bytes,
     body: _Plain | None,
 ) -> RawEvent:
-    if not 0 < len(id) <= LONGEST_ID or not 0 < len(source) <= LONGEST_ID or "\0" in id or "\0" in source:
-        raise Poison(f"id and source take 1 to {LONGEST_ID} characters, and no NUL")
+    if not 0 < len(id) <= LONGEST_ID or not 0 < len(source) <= LONGEST_ID:
+        raise Poison(f"id and source take 1 to {LONGEST_ID} characters")
     if own_time is not None and len(own_time) > LONGEST_TIME:
         raise Poison(f"the event's own time takes at most {LONGEST_TIME} characters")
     data: Event | None = None
@@ -275,8 +277,8 @@ def _build(
         account_id,
         user_id,
         value,
-        _word(headers, "ce_mode") if headers else None,
-        _word(headers, "ce_run") if headers else None,
+        _word(headers, "ce_mode") if "ce_mode" in headers else None,
+        _word(headers, "ce_run") if "ce_run" in headers else None,
         data,
         time if time is not None and time[-1:] == "Z" and time[10:11] == "T" else None,
     )
