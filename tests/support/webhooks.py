@@ -447,7 +447,7 @@ def stripe(kind: str, thing: Mapping[str, Any], previous: Mapping[str, Any] | No
 
 
 def stripe_item(amount: Any = "4900", quantity: int = 20, interval: str = "month", **more: Any) -> Any:
-    price = {
+    price: dict[str, Any] = {
         "id": "price_1", "object": "price", "active": True, "billing_scheme": "per_unit", "created": 1,
         "currency": "usd", "livemode": True, "lookup_key": None, "metadata": {}, "nickname": None,
         "product": "prod_1", "tax_behavior": "unspecified", "type": "recurring", "unit_amount": 4900,
@@ -459,7 +459,7 @@ def stripe_item(amount: Any = "4900", quantity: int = 20, interval: str = "month
     }  # fmt: skip
     for name in ("interval_count", "usage_type"):
         if name in more:
-            price["recurring"][name] = more.pop(name)  # type: ignore[index]
+            price["recurring"][name] = more.pop(name)
     return {
         "id": "si_1", "object": "subscription_item", "created": 1, "current_period_start": 1, "metadata": {},
         "current_period_end": 1780000000, "price": price | more, "quantity": quantity, "subscription": "sub_1",
@@ -520,7 +520,7 @@ STRIPE = [
 
 
 def segment(kind: str = "track", **more: Any) -> Any:
-    named = {"track": {"event": "Report Exported"}, "identify": {"traits": {"plan": "pro"}}}.get(kind, {})
+    named: dict[str, Any] = {"track": {"event": "Report Exported"}, "identify": {"traits": {"plan": "pro"}}}
     return {
         "type": kind, "messageId": f"m-{kind}", "userId": "u-1", "anonymousId": "an-1", "channel": "server",
         "context": {
@@ -530,7 +530,7 @@ def segment(kind: str = "track", **more: Any) -> Any:
         "integrations": {"All": True}, "originalTimestamp": "2026-05-04T09:00:00.000Z", "projectId": "p",
         "receivedAt": "2026-05-04T09:00:02.000Z", "sentAt": "2026-05-04T09:00:01.000Z",
         "timestamp": "2026-05-04T09:00:01.500Z", "version": 2, "writeKey": "wk",
-        **({"properties": {"format": "csv"}} if kind == "track" else {}), **named, **more,
+        **({"properties": {"format": "csv"}} if kind == "track" else {}), **named.get(kind, {}), **more,
     }  # fmt: skip
 
 
