@@ -112,6 +112,11 @@ class Lane:
                 log.warning("a batch is still in hand while its partitions go", extra={"worker": self.worker.name})
         return gone
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has records in hand, or for a reason of its own wants no more."""
+        return bool(self._queued) or self._applying is not None or self.halted
+
     def stands_still(self, patience: float) -> bool:
         """Whether records wait and none has been applied for this many seconds."""
         waiting = self._queued > 0 or self._applying is not None

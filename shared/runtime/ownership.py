@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Owned:
     counts: Counter[str]
     seen: Seen
     relay: Relay
+    since: float = field(default_factory=time.time)
     queue: deque[Record] = field(default_factory=deque)
     fetched: dict[str, int] = field(default_factory=dict)
     """Topic → the offset after the last record that was queued."""

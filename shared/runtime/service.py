@@ -449,6 +449,7 @@ class Runtime:
             await self._observe_waiting()
             self._end_if_unowned()
             self._end_if_standing_still(owned)
+            await self._end_if_deaf(owned)
 
     def _lag(self, owned: Sequence[Owned]) -> int:
         """Records up to the last stable offset the consumer heard of, less what is applied."""
@@ -489,6 +490,29 @@ class Runtime:
         if stuck:
             log.critical("results wait and none is published", extra={"partitions": stuck})
             os._exit(70)
+
+    async def _end_if_deaf(self, owned: Sequence[Owned]) -> None:
+        """The same for one that fetches no more though there is room, and Kafka is there and has more."""
+        consumer, name = self._subscriber.consumer, self.worker.name
+        if any(lane.is_busy for lane in self.lanes):
+            return
+        since = time.time() - STANDSTILL_S
+        for o in owned:
+            for topic in self.worker.reads:
+                tp = TopicPartition(topic.name, o.partition)
+                position = self._position_now(topic.name, o.partition)
+                if position is None or tp in consumer.paused() or o.since > since:
+                    continue
+                if (consumer.last_poll_timestamp(tp) or 0) / 1000 > since:
+                    continue
+                try:
+                    ends = await asyncio.wait_for(consumer.end_offsets([tp]), 5)
+                except Exception as error:
+                    log.info("Kafka does not answer", extra={"error": repr(error)})
+                    return
+                if ends[tp] > position == self._position_now(topic.name, o.partition):
+                    log.critical("records wait and none is fetched", extra={"worker": name, "partition": o.partition})
+                    os._exit(70)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -418,6 +418,16 @@ async def ends_with(ledger: Ledger, exits: list[int], caplog: pytest.LogCaptureF
     return caplog.text
 
 
+async def delete_before(hands: Hands, ledger: Ledger, offset: int) -> None:
+    """What retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=hands.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(ledger.reads.name, 0): RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()
+
+
 async def test_records_gone_before_they_were_read_are_counted_not_jumped_over(
     hands: Hands, ledger: Ledger, exits: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,12 +435,7 @@ async def test_records_gone_before_they_were_read_are_counted_not_jumped_over(
         await feed(hands, ledger, 10, 0, prefix="old")
         await ledger.settled(hands)
     await feed(hands, ledger, 30, 0, prefix="lost")
-    admin = AIOKafkaAdminClient(bootstrap_servers=hands.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.delete_records({TopicPartition(ledger.reads.name, 0): RecordsToDelete(before_offset=33)})
-    finally:
-        await admin.close()
+    await delete_before(hands, ledger, 33)
     said = await ends_with(ledger, exits, caplog)
     assert "23 records from 10 on are gone from Kafka" in said
     assert "HUNE_ACCEPT_LOSS=1" in said
@@ -439,6 +444,45 @@ async def test_records_gone_before_they_were_read_are_counted_not_jumped_over(
     async with ledger.running():
         await ledger.settled(hands)
     assert await ledger.ids() == [f"old{n:04d}" for n in range(10)] + [f"lost{n:04d}" for n in range(23, 30)]
+
+
+async def test_records_deleted_under_a_running_worker_end_it_rather_than_be_jumped_over(
+    hands: Hands, ledger: Ledger, exits: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ledger.running() as runtime:
+        await feed(hands, ledger, 5, 0)
+        await ledger.settled(hands)
+        await delete_before(hands, ledger, 4)
+        runtime._subscriber.consumer.seek(TopicPartition(ledger.reads.name, 0), 2)  # as if it had come no further
+
+        async def over() -> bool:
+            return bool(exits)
+
+        await eventually(over)
+    assert set(exits) == {70}
+    assert "Kafka no longer holds what comes next" in caplog.text
+
+
+async def test_a_consumer_that_fetches_no_more_ends_the_process(
+    hands: Hands, ledger: Ledger, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STANDSTILL_S", 2.0)
+    monkeypatch.setattr(services, "OBSERVE_S", 0.2)
+    async with ledger.running() as runtime:
+        await feed(hands, ledger, 5, 0)
+        await ledger.settled(hands)
+        await asyncio.sleep(3)
+        assert not exits, "with nothing to fetch nobody is deaf"
+        runtime._subscriber.consumer._fetcher._fetch_task.cancel()
+        for n in range(3):  # what was asked for before may still come
+            await feed(hands, ledger, 5, 0, prefix=f"unheard{n}")
+            await asyncio.sleep(0.5)
+
+        async def over() -> bool:
+            return bool(exits)
+
+        await eventually(over)
+    assert set(exits) == {70}
 
 
 async def test_a_log_that_ends_before_what_was_read_is_refused(
