@@ -16,7 +16,7 @@ from services.router.classifier import an_index, classify
 from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
 from services.router.reader import CLOCK, REQUEST, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
-from services.router.store import Parked, ToPark
+from services.router.store import Parked, ToPark, Understood
 from shared import topics
 from shared.events import ResultEvent, inputs, known_types, results
 from shared.ids import partition_of
@@ -58,6 +58,8 @@ class Plan:
     accounts: dict[str, str | None] = field(default_factory=dict)
     chosen: dict[int, str] = field(default_factory=dict)
     choices: dict[int, str] = field(default_factory=dict)
+    understood: dict[int, Understood] = field(default_factory=dict)
+    asked: dict[int, Understood] = field(default_factory=dict)
     waiting: dict[tuple[int, str], list[Parked]] = field(default_factory=dict)
     released: list[Parked] = field(default_factory=list)
     parked: list[ToPark] = field(default_factory=list)
@@ -91,7 +93,7 @@ class Router:
         plan = await self._load(events, unit)
         for event in events:
             if event.wire_type == REQUEST:
-                await self._request(event, unit)
+                await self._request(event, plan, unit)
             elif event.wire_type == CLOCK:
                 self._pass_on_clock(event, unit)
             else:
@@ -106,9 +108,12 @@ class Router:
         external: set[tuple[str, str]] = set()
         entities: set[tuple[int, str]] = set()
         hashes: list[int] = []
+        asked: list[int] = []
         for event in events:
             user, account = event.user_id, event.account_id
             if account is None or event.data is not None:
+                if event.wire_type == REQUEST:
+                    asked.append(_hash(event))
                 if event.wire_type in (REQUEST, CLOCK):
                     continue
                 named = self._external(event)
@@ -130,6 +135,8 @@ class Router:
                 plan.waiting.setdefault((parked.partition, parked.entity), []).append(parked)
         if hashes:
             plan.chosen = await store.load_choices(unit.db, hashes)
+        if asked:
+            plan.understood = await store.load_requests(unit.db, asked)
         return plan
 
     async def _save(self, plan: Plan, unit: UnitOfWork) -> None:
@@ -137,6 +144,7 @@ class Router:
         await store.save_memberships(unit.db, plan.memberships)
         await store.save_links(unit.db, plan.links)
         await store.save_choices(unit.db, plan.choices)
+        await store.save_requests(unit.db, plan.asked)
         await store.release(unit.db, plan.released)
         if plan.released:
             reach("after_release")
@@ -387,34 +395,42 @@ class Router:
 
     # -- requests -------------------------------------------------------------------------------
 
-    async def _request(self, event: RawEvent, unit: UnitOfWork) -> None:
+    async def _request(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> None:
+        """Decided once per request: a repeat goes where the first one went, and is not answered here again."""
+        hashed = _hash(event)
+        before = plan.understood.get(hashed)
+        if before is None:
+            plan.understood[hashed] = plan.asked[hashed] = await self._understand(event, unit)
+        elif before.demand is None:
+            unit.count(event.partition, "unclear")
+        else:
+            self._forward_request(event, before.demand, before.account_id, before.confidence, unit)
+
+    async def _understand(self, event: RawEvent, unit: UnitOfWork) -> Understood:
+        """Find what is asked for and about whom, then forward it, or say why not."""
         request = event.data
         assert isinstance(request, inputs.RequestMade)
         demand, account_id, confidence = request.demand, event.account_id, None
         if demand is None:
             if not request.text:
-                self._decline(event, None, "the request names no `demand` and holds no `text`", unit)
-                return
+                return self._decline(event, None, "the request names no `demand` and holds no `text`", unit)
             await self._refresh_index(unit)
             read = classify(request.text, self._index, bar=self.routing.understanding_bar)
             confidence = read.confidence
             if read.demand is None:
-                self._unclear(event, read.confidence, "what is asked for is not clear", read.candidates, unit)
-                return
+                return self._unclear(event, read.confidence, "what is asked for is not clear", read.candidates, unit)
             torn = read.account_id is None and read.account_confidence >= DOUBT
             if account_id is None and torn:
                 reason = "which account is meant is not clear"
-                self._unclear(event, read.account_confidence, reason, read.account_candidates, unit)
-                return
+                return self._unclear(event, read.account_confidence, reason, read.account_candidates, unit)
             demand, account_id = read.demand, account_id or read.account_id
         if demand not in self.routing.requests:
             names = ", ".join(sorted(self.routing.requests))
-            self._decline(event, demand, f"demand {demand!r} is not known; known: {names}", unit)
-            return
+            return self._decline(event, demand, f"demand {demand!r} is not known; known: {names}", unit)
         if account_id is not None and not await unit.db.fetch(store.KNOWS_ACCOUNT, [account_id]):
-            self._unclear(event, 0.0, f"account {account_id!r} is not known", (demand,), unit)
-            return
+            return self._unclear(event, 0.0, f"account {account_id!r} is not known", (demand,), unit)
         self._forward_request(event, demand, account_id, confidence, unit)
+        return Understood(demand, account_id, confidence)
 
     def _forward_request(
         self, event: RawEvent, demand: str, account_id: str | None, confidence: float | None, unit: UnitOfWork
@@ -425,27 +441,32 @@ class Router:
         headers.append(subject)
         headers.append(("ce_demand", demand.encode()))
         headers.append(("ce_confidence", f"{1.0 if confidence is None else confidence:.4f}".encode()))
-        topic = topics.ROUTED[self.routing.requests[demand]].name
+        domain_of = self.routing.requests.get(demand)
+        if domain_of is None:  # decided under an older routing table
+            unit.count(event.partition, "unrouted")
+            return
+        topic = topics.ROUTED[domain_of].name
         unit.send(event.partition, Outgoing(topic, to, encoded, event.value, headers))
         unit.count(event.partition, "routed")
 
     def _unclear(
         self, event: RawEvent, confidence: float, reason: str, candidates: Iterable[str], unit: UnitOfWork
-    ) -> None:
+    ) -> Understood:
         answer = results.RequestUnclear(
             **_reply_fields(event), confidence=confidence, reason=reason, candidates=tuple(candidates)
         )
-        self._reply(event, answer, unit)
+        return self._reply(event, answer, unit)
 
-    def _decline(self, event: RawEvent, demand: str | None, reason: str, unit: UnitOfWork) -> None:
-        self._reply(event, results.RequestDeclined(**_reply_fields(event), demand=demand, reason=reason), unit)
+    def _decline(self, event: RawEvent, demand: str | None, reason: str, unit: UnitOfWork) -> Understood:
+        return self._reply(event, results.RequestDeclined(**_reply_fields(event), demand=demand, reason=reason), unit)
 
-    def _reply(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> None:
+    def _reply(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> Understood:
         unit.emit(
             topics.RESULTS["router"], answer, account_id=event.account_id or event.id, cause=event.id, kind="reply",
             partition=event.partition, extra=[("ce_correlationid", event.id.encode())],
         )  # fmt: skip
         unit.count(event.partition, "unclear")
+        return Understood(None, None, None)
 
     async def _refresh_index(self, unit: UnitOfWork) -> None:
         rows = await unit.db.fetch(store.LIST_ACCOUNTS, self._indexed_to - OVERLAP)

@@ -251,8 +251,7 @@ def _build(
         body = body or _plain(value)
         account_id, user_id = body.account_id, body.user_id
     else:
-        if b"NaN" in value or b"Infinity" in value:
-            _anything(value)  # refuses them as numbers, where pydantic lets them pass
+        _anything(value)  # refuses NaN, Infinity, 1e400 and endless integers, which pydantic lets pass; about 1 µs
         data = model_of(wire_type).model_validate_json(value)
         account_id, user_id = (data.account_id, data.user_id) if isinstance(data, InputEvent) else (None, None)
         if not isinstance(data, InputEvent):

@@ -43,6 +43,13 @@ SAVE_CHOICES = """
     insert into router.choices (event_hash, account_id)
     select * from unnest($1::bigint[], $2::text[]) on conflict do nothing
 """
+LOAD_REQUESTS = """
+    select event_hash, demand, account_id, confidence from router.requests where event_hash = any($1::bigint[])
+"""
+SAVE_REQUESTS = """
+    insert into router.requests (event_hash, demand, account_id, confidence)
+    select * from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[]) on conflict do nothing
+"""
 LIST_PARKED = """
     select partition, seq, entity, topic, record_offset, value, headers, broker_time
       from router.parked
@@ -85,6 +92,15 @@ LIST_ACCOUNTS = """
      where changed_at > $1 order by changed_at limit 50000
 """
 KNOWS_ACCOUNT = "select account_id from router.accounts where account_id = any($1::text[])"
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a request was decided to be; without a demand it was answered here."""
+
+    demand: str | None
+    account_id: str | None
+    confidence: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +168,23 @@ async def save_choices(db: Connection, choices: Mapping[int, str]) -> None:
     if choices:
         ordered = sorted(choices)
         await db.execute(SAVE_CHOICES, ordered, [choices[key] for key in ordered])
+
+
+async def load_requests(db: Connection, hashes: Sequence[int]) -> dict[int, Understood]:
+    rows = await db.fetch(LOAD_REQUESTS, hashes)
+    return {row["event_hash"]: Understood(row["demand"], row["account_id"], row["confidence"]) for row in rows}
+
+
+async def save_requests(db: Connection, understood: Mapping[int, Understood]) -> None:
+    if understood:
+        ordered = sorted(understood.items())
+        await db.execute(
+            SAVE_REQUESTS,
+            [hashed for hashed, _ in ordered],
+            [what.demand for _, what in ordered],
+            [what.account_id for _, what in ordered],
+            [what.confidence for _, what in ordered],
+        )
 
 
 async def list_parked(db: Connection, entities: Collection[tuple[int, str]]) -> list[Parked]:
