@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
 from faststream.asgi import AsgiFastStream, AsgiResponse
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import make_asgi_app
@@ -31,6 +33,7 @@ def serve(worker: Worker, settings: Settings) -> None:
 
 async def _serve(worker: Worker, settings: Settings) -> None:
     runtime = Runtime(worker, settings)
+    await _until_kafka_answers(settings.kafka_bootstrap_servers)
     await _until_stores_answer(runtime)
     app = AsgiFastStream(
         runtime.broker,
@@ -44,6 +47,22 @@ async def _serve(worker: Worker, settings: Settings) -> None:
     )
     options: dict[str, Any] = {"host": "127.0.0.1", "port": str(settings.probes_port)}
     await app.run(log_level=logging.WARNING, run_extra_options=options)
+
+
+async def _until_kafka_answers(bootstrap_servers: str) -> None:
+    """Wait for Kafka likewise: processes that die and start again take the time that its recovery needs."""
+    delay = 0.2
+    while True:
+        client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, client_id="hune")
+        try:
+            await client.bootstrap()
+            return
+        except KafkaError as error:
+            log.warning("Kafka does not answer yet", extra={"error": repr(error)})
+        finally:
+            await client.close()
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 5.0)
 
 
 async def _until_stores_answer(runtime: Runtime) -> None:
