@@ -1,0 +1,260 @@
+"""A chaos run: rounds of traffic under faults, each followed by a look at everything that came out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cli import accounting, export, settle
+from services.gateway import keys
+from shared import db, topics
+from tests.support import chaos_checks as checks
+from tests.support import chaos_stack, oracle
+from tests.support.chaos_faults import WORKERS, Storm, plan
+from tests.support.chaos_feed import Feed, ids_of
+from tests.support.chaos_mix import WISHES, WORDINGS, Mix, now
+from tests.support.chaos_stack import ChaosStack
+from tests.support.oracle import Book, Raw
+
+SETTLED_WITHIN_S = 300.0
+MEMBERS = {"gateway": 1, "router": 2, "health": 2, "feedback": 1, "qbr": 1, "ops": 3, "voc": 1}
+KINDS = ("accounts", "usage", "nps", "segments", "touchpoints", "verbatims", "themes", "feature_requests", "scores",
+         "alerts")  # fmt: skip
+LABELS: dict[str, Sequence[str]] = {
+    **WORDINGS,
+    WISHES[0]: ["usability.interface"],
+    WISHES[1]: ["features.automation"],
+    WISHES[2]: ["features.export_import"],
+    WISHES[3]: [],
+}
+RAW = [topics.RAW_EVENTS.name, topics.RAW_REQUESTS.name]
+ROUTED = {worker: topics.ROUTED[worker].name for worker in WORKERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """How much of everything; the numbers are of one round."""
+
+    name: str
+    rounds: int
+    events: int
+    faults: int
+    accounts: int
+    partitions: int = 4
+
+
+QUICK = Tier("quick", rounds=1, events=50_000, faults=40, accounts=400)
+RELEASE = Tier("release", rounds=25, events=40_000, faults=40, accounts=2_000)
+
+
+@dataclass
+class Progress:
+    """What a run has done so far, kept in its home: an interrupted run goes on with the round it was in."""
+
+    seed: int
+    born: str
+    bases: list[str] = field(default_factory=list)
+    finished: int = 0
+    events: int = 0
+    seconds: float = 0.0
+    happened: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    proof: Counter[str] = field(default_factory=Counter)
+    checked: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path, seed: int) -> Progress:
+        if not path.exists():
+            return cls(seed, now().isoformat())
+        kept = json.loads(path.read_text())
+        kept["happened"], kept["proof"] = Counter(kept["happened"]), Counter(kept["proof"])
+        return cls(**kept)
+
+    def save(self, path: Path) -> None:
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(self), indent=1))
+        draft.replace(path)
+
+
+class Run:
+    """One tier in one home."""
+
+    def __init__(self, tier: Tier, seed: int, home: Path) -> None:
+        self.tier, self.home = tier, home
+        self.path = home / "chaos.json"
+        self.progress = Progress.load(self.path, seed)
+        self.stack = ChaosStack(home, tier.partitions, MEMBERS)
+        self.started = time.monotonic()
+
+    async def all(self) -> Progress:
+        """Every round that is not over yet; raises AssertionError with the complaints of the first that fails."""
+        self.say(f"seed {self.progress.seed} (HUNE_CHAOS_SEED), home {self.home}")
+        try:
+            await self.stack.start()
+            await self.stack.until_ready()
+            key = await self._key()
+            while self.progress.finished < self.tier.rounds:
+                await self._round(self.progress.finished, key)
+        finally:
+            await self.stack.stop()
+        return self.progress
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.started:6.1f} s  {text}", flush=True)
+
+    async def _key(self) -> str:
+        control = await db.connect(self.stack.database_url)
+        try:
+            return await keys.create_key(control, f"chaos {time.time_ns()}")
+        finally:
+            await control.close()
+
+    def mix(self, number: int) -> Mix:
+        born, base = datetime.fromisoformat(self.progress.born), datetime.fromisoformat(self.progress.bases[number])
+        return Mix(self.progress.seed, born, base, self.tier.accounts, number)
+
+    async def _round(self, number: int, key: str) -> None:
+        started = time.monotonic()
+        if len(self.progress.bases) == number:
+            self.progress.bases.append(now().isoformat())
+            self.progress.save(self.path)
+        mix = self.mix(number)
+        feed = Feed(self.stack.bootstrap_servers, self.stack.gateway_url, key, self.tier.partitions)
+        prelude = mix.prelude()
+        if number == 0:
+            await feed.run(prelude)
+            await self.stack.until_live()
+            await self._settle()
+        sendings = mix.sendings(self.tier.events)
+        epochs = await self._epochs()
+        chance = random.Random(f"{self.progress.seed}/{number}/faults")
+        storm = Storm(self.stack, plan(self.tier.faults, chance), chance)
+        self.say(f"round {number + 1}: {len(sendings):,} records, {self.tier.faults} faults")
+        feeding = asyncio.create_task(feed.run(sendings, lambda: storm.share))
+        try:
+            done = await storm.run()
+            self.say("the faults are over")
+            await feeding
+        finally:
+            feeding.cancel()
+        self.say(f"all {feed.accepted:,} accepted, sent again: {dict(feed.again)}")
+        await self.stack.until_ready()
+        await self._settle()
+        deaths = sum(len(member.deaths) for member in self.stack.members)
+        proof = Counter(
+            {
+                "processes that died and came back": deaths,
+                "Kafka restarts": self.stack.store_restarts["kafka"],
+                "PostgreSQL restarts": self.stack.store_restarts["postgres"],
+                "changes of a partition's owner": await self._epochs() - epochs,
+                "writes of former owners refused": self.stack.said(chaos_stack.ZOMBIES),
+                "batches tried again": self.stack.said(chaos_stack.RETRIES),
+                "relays started over": self.stack.said(chaos_stack.RELAYS),
+                "sendings repeated by clients": sum(feed.again.values()),
+            }
+        )
+        await self._check(number, proof)
+        self._note(number, done.happened, done.missed, proof, time.monotonic() - started)
+
+    def _note(
+        self, number: int, happened: Counter[str], missed: list[str], proof: Counter[str], seconds: float
+    ) -> None:
+        progress = self.progress
+        progress.happened += happened
+        progress.missed += missed
+        progress.proof += proof
+        progress.finished, progress.events = number + 1, progress.events + self.tier.events
+        progress.seconds += seconds
+        progress.save(self.path)
+
+    async def _settle(self) -> None:
+        report = await settle.settle(self.stack, SETTLED_WITHIN_S)
+        assert report.settled, "not settled:\n" + "\n".join(report.flight.lines())
+        self.say(f"settled in {report.seconds:.1f} s")
+
+    async def _epochs(self) -> int:
+        rows = await self.stack.fetch("select coalesce(sum(epoch), 0)::bigint as n from hune.partitions")
+        return int(rows[0]["n"])
+
+    # -- what came out ----------------------------------------------------------------------------
+
+    async def _check(self, number: int, proof: Counter[str]) -> None:
+        sent: set[str] = set()
+        for past in range(number + 1):
+            mix = self.mix(past)
+            prelude = mix.prelude()
+            sent |= ids_of(mix.sendings(self.tier.events)) | (ids_of(prelude) if past == 0 else set())
+        at = now()
+        exports = await self._exports(at)
+        status = await accounting.snapshot(self.stack)
+        book = Book.of(await self.stack.read(RAW))
+        routed = {worker: await self.stack.read([topic]) for worker, topic in ROUTED.items()}
+        results = await self.stack.read([topic.name for topic in topics.RESULTS.values()])
+        alerts = await self.stack.read([topics.ALERTS.name])
+        states = await self.stack.read([topics.STATE_ACCOUNTS.name])
+        proof["repeats dropped by workers"] = sum(status["accounting"][worker]["duplicate"] for worker in WORKERS)
+        proof["results"], proof["alert events"] = len(results), len(alerts)
+        self.say(f"read back: {book.records:,} raw, {len(results):,} results, {len(alerts):,} alert events")
+        complaints = checks.all_accepted(book, sent)
+        complaints += checks.routed_as_told(routed, book)
+        complaints += checks.adds_up(status["accounting"], book, routed)
+        complaints += checks.exports_agree(exports, book, oracle.micros(at), LABELS)
+        complaints += result_complaints(results, alerts, states, exports, routed, book, oracle.micros(at))
+        self.say(f"checked: {len(complaints)} complaints")
+        assert not complaints, "\n".join(complaints)
+
+    async def _exports(self, at: datetime) -> dict[str, list[dict[str, Any]]]:
+        found = {kind: await export.rows(self.stack, kind, at) for kind in KINDS}
+        found["usage by month"] = await export.rows(self.stack, "usage", at, by="month")
+        return found
+
+
+def result_complaints(
+    results: Sequence[Raw], alerts: Sequence[Raw], states: Sequence[Raw], exports: dict[str, list[dict[str, Any]]],
+    routed: dict[str, list[Raw]], book: Book, at: int,
+) -> list[str]:  # fmt: skip
+    """What is wrong with the result topics."""
+    complaints = checks.each_once([*results, *alerts, *states])
+    complaints += checks.chained(results, "health_score.changed", ["account_id"], "previous", "current")
+    complaints += checks.chained(
+        results, "survey_score.changed", ["account_id", "kind", "scale"], "previous", "current"
+    )
+    complaints += checks.chained(results, "account.segmented", ["account_id"], "previous", "segment")
+    complaints += checks.scores_as_told(results, states, exports["scores"])
+    complaints += checks.surveys_as_told(results, book, at)
+    complaints += checks.segments_as_told(results, book, at)
+    complaints += checks.comments_as_told(results, book, at)
+    complaints += checks.answered_once(results, book)
+    complaints += checks.alternating(alerts)
+    complaints += checks.alerts_as_ruled(alerts, routed["health"])
+    return complaints
+
+
+def unproven(progress: Progress, tier: Tier) -> list[str]:
+    """What a run would have to show and does not: a storm that did not blow proves nothing."""
+    needed = {
+        "processes that died and came back": 10 * tier.rounds,
+        "Kafka restarts": 2 * tier.rounds,
+        "PostgreSQL restarts": 2 * tier.rounds,
+        "changes of a partition's owner": 50 * tier.rounds,
+        "writes of former owners refused": tier.rounds,
+        "batches tried again": tier.rounds,
+        "relays started over": tier.rounds,
+        "sendings repeated by clients": 1,
+        "repeats dropped by workers": tier.rounds * tier.events // 10,
+    }
+    missing = [f"{name}: {progress.proof[name]}, not {n}" for name, n in needed.items() if progress.proof[name] < n]
+    reached = {fault.split()[-1].partition(":")[0] for fault in progress.happened if fault.startswith("rig")}
+    planned = {fault.split()[-1].partition(":")[0] for fault in progress.missed if fault.startswith("rig")}
+    missing += [f"the place {point} was never reached" for point in sorted(planned - reached)]
+    if sum(progress.happened.values()) < 0.75 * tier.faults * tier.rounds:
+        missing.append(f"only {sum(progress.happened.values())} faults happened")
+    return missing
