@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from services.health import scoring, wording
-from services.health.facts import Picture
+from services.health.facts import Answer, Contact, Invoice, Picture, Ticket
 from services.health.scoring import Score
 from services.health.settings import (
     AnyRule,
@@ -20,7 +21,6 @@ from services.health.settings import (
     ScoreBelow,
     ScoreDrop,
     ScoreUnknown,
-    Severity,
     Silent,
     SponsorLeft,
     TicketOpen,
@@ -34,20 +34,26 @@ MOST_STOPPED = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What is told of an episode when it opens; `people` are hashes of users."""
+
+    title: str
+    why: str
+    evidence: Mapping[str, Any]
+    people: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """An episode that holds: `cause` tells two episodes of one rule apart.
 
-    `enters` tells whether it may open; else it only keeps an open one open. `people` are hashes of users.
+    `enters` tells whether it may open; else it only keeps an open one open. `tell` words it, for the few that open.
     """
 
     rule: str
     cause: str
     enters: bool
-    title: str
-    why: str
-    evidence: Mapping[str, Any]
-    people: tuple[int, ...] = ()
-    severity: Severity | None = None
+    tell: Callable[[], Words]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,114 +68,127 @@ class Situation:
     language: Language
 
 
-def findings(name: str, rule: AnyRule, at: Situation) -> Iterator[Finding]:
+def findings(name: str, rule: AnyRule, at: Situation) -> Iterable[Finding]:
     """What of a rule holds in a situation."""
-    match rule:
-        case ScoreBelow() | ScoreDrop() | ScoreUnknown():
-            yield from _of_score(name, rule, at)
-        case TicketOpen() | TicketStorm():
-            yield from _of_tickets(name, rule, at)
-        case Detractor() | Promoter():
-            yield from _of_answers(name, rule, at)
-        case UsageDip() | UsageGrowth():
-            yield from _of_trend(name, rule, at)
-        case Silent():
-            yield from _of_silence(name, rule, at)
-        case PaymentFailed():
-            yield from _of_invoices(name, at)
-        case SponsorLeft():
-            yield from _of_contacts(name, rule, at)
+    return _FINDERS[type(rule)](name, rule, at)
 
 
-def _finding(name: str, when: str, at: Situation, *, cause: str = "", enters: bool = True,
-             evidence: Mapping[str, Any], people: Sequence[int] = (), **words: object) -> Finding:  # fmt: skip
+def _told(when: str, at: Situation, *, evidence: Mapping[str, Any], people: Sequence[int] = (),
+          **words: object) -> Words:  # fmt: skip
     title = wording.text(f"{when}.title", at.language, **words)
     why = wording.text(f"{when}.why", at.language, **words)
-    return Finding(name, cause, enters, title, why, evidence, tuple(people))
+    return Words(title, why, evidence, tuple(people))
 
 
-def _of_score(name: str, rule: ScoreBelow | ScoreDrop | ScoreUnknown, at: Situation) -> Iterator[Finding]:
+def _of_unknown(name: str, rule: ScoreUnknown, at: Situation) -> Iterator[Finding]:
+    def tell() -> Words:
+        return _told(
+            "score_unknown", at, evidence={"coverage": round(at.score.coverage, 6)},
+            coverage=wording.percent(at.score.coverage, at.language),
+            missing=wording.missing(at.score.parts, at.model, at.language),
+        )  # fmt: skip
+
+    if at.score.score is None:
+        yield Finding(name, "", at.had_score, tell)
+
+
+def _of_score(name: str, rule: ScoreBelow, at: Situation) -> Iterator[Finding]:
     score = at.score.score
-    if isinstance(rule, ScoreUnknown):
-        if score is None:
-            coverage = wording.percent(at.score.coverage, at.language)
-            lost = wording.missing(at.score.parts, at.model, at.language)
-            evidence = {"coverage": round(at.score.coverage, 6)}
-            yield _finding(name, "score_unknown", at, enters=at.had_score, evidence=evidence,
-                           coverage=coverage, missing=lost)  # fmt: skip
-        return
+
+    def tell() -> Words:
+        return _told(
+            "score_below", at, evidence={"score": score, "enter": rule.enter, "leave": rule.leave},
+            score=score, parts=wording.weakest(at.score.parts, at.model, at.language),
+        )  # fmt: skip
+
+    if score is None:  # an open episode waits until there is a score again
+        yield Finding(name, "", False, tell)
+    elif score < rule.leave:
+        yield Finding(name, "", score < rule.enter, tell)
+
+
+def _of_drop(name: str, rule: ScoreDrop, at: Situation) -> Iterator[Finding]:
+    score = at.score.score
     if score is None:
-        if isinstance(rule, ScoreBelow):  # an open episode waits until there is a score again
-            yield _finding(name, "score_below", at, enters=False, evidence={}, score=None, parts="")
-        return
-    parts = wording.weakest(at.score.parts, at.model, at.language)
-    if isinstance(rule, ScoreBelow):
-        if score < rule.leave:
-            evidence = {"score": score, "enter": rule.enter, "leave": rule.leave}
-            yield _finding(name, "score_below", at, enters=score < rule.enter, evidence=evidence,
-                           score=score, parts=parts)  # fmt: skip
         return
     since = at.now.today - timedelta(days=rule.days)
     high = max((shown for day, shown in at.shown if day >= since), default=score)
+
+    def tell() -> Words:
+        return _told(
+            "score_drop", at, evidence={"score": score, "highest": high, "days": rule.days}, by=high - score,
+            high=high, days=rule.days, score=score, parts=wording.weakest(at.score.parts, at.model, at.language),
+        )  # fmt: skip
+
     if high - score >= rule.points / 2:
-        evidence = {"score": score, "highest": high, "days": rule.days}
-        yield _finding(name, "score_drop", at, enters=high - score >= rule.points, evidence=evidence,
-                       by=high - score, high=high, days=rule.days, score=score, parts=parts)  # fmt: skip
+        yield Finding(name, "", high - score >= rule.points, tell)
 
 
-def _of_tickets(name: str, rule: TicketOpen | TicketStorm, at: Situation) -> Iterator[Finding]:
-    now = at.now
-    if isinstance(rule, TicketOpen):
-        for ticket in now.tickets:
-            if ticket.is_open and ticket.severity in rule.severities:
-                since = moment(ticket.opened_at)
-                evidence = {"ticket_id": ticket.id, "severity": ticket.severity, "opened_at": _utc(ticket.opened_at),
-                            "subject": ticket.subject}  # fmt: skip
-                yield _finding(name, "ticket_open", at, cause=ticket.id, evidence=evidence, ticket=ticket.id,
-                               severity=ticket.severity.upper(), subject=ticket.subject or ticket.id,
-                               since=f"{since:%Y-%m-%d %H:%M}")  # fmt: skip
-        return
-    after = micros(now.at) - rule.days * DAY_US
-    recent = [ticket for ticket in now.tickets if ticket.opened_at > after]
-    if len(recent) >= rule.leave:
-        still = sum(ticket.is_open for ticket in recent)
+def _of_tickets(name: str, rule: TicketOpen, at: Situation) -> Iterator[Finding]:
+    def tell(ticket: Ticket) -> Words:
+        evidence = {"ticket_id": ticket.id, "severity": ticket.severity, "opened_at": _utc(ticket.opened_at),
+                    "subject": ticket.subject}  # fmt: skip
+        return _told("ticket_open", at, evidence=evidence, ticket=ticket.id, severity=ticket.severity.upper(),
+                     subject=ticket.subject or ticket.id,
+                     since=f"{moment(ticket.opened_at):%Y-%m-%d %H:%M}")  # fmt: skip
+
+    for ticket in at.now.tickets:
+        if ticket.is_open and ticket.severity in rule.severities:
+            yield Finding(name, ticket.id, True, partial(tell, ticket))
+
+
+def _of_storm(name: str, rule: TicketStorm, at: Situation) -> Iterator[Finding]:
+    after = micros(at.now.at) - rule.days * DAY_US
+    recent = [ticket for ticket in at.now.tickets if ticket.opened_at > after]
+
+    def tell() -> Words:
         listed: dict[str, Any] = {"tickets": [ticket.id for ticket in recent][:20], "days": rule.days}
-        yield _finding(name, "ticket_storm", at, enters=len(recent) >= rule.tickets, evidence=listed,
-                       n=len(recent), days=rule.days, open=still)  # fmt: skip
+        return _told("ticket_storm", at, evidence=listed, n=len(recent), days=rule.days,
+                     open=sum(ticket.is_open for ticket in recent))  # fmt: skip
+
+    if len(recent) >= rule.leave:
+        yield Finding(name, "", len(recent) >= rule.tickets, tell)
 
 
 def _of_answers(name: str, rule: Detractor | Promoter, at: Situation) -> Iterator[Finding]:
     after = micros(at.now.at) - rule.days * DAY_US
+    detracts = rule.when == "detractor"
+
+    def tell(answer: Answer) -> Words:
+        evidence = {"answer_id": answer.id, "score": answer.score, "user_id": answer.person, "quote": answer.quote,
+                    "answered_at": _utc(answer.at)}  # fmt: skip
+        return _told(rule.when, at, evidence=evidence, score=wording.number(answer.score, at.language),
+                     day=_day(at, answer.at), quote=f": “{answer.quote}”" if answer.quote else "")  # fmt: skip
+
     for answer in at.now.latest_answers("nps"):
-        holds = answer.score <= rule.score if isinstance(rule, Detractor) else answer.score >= rule.score
+        holds = answer.score <= rule.score if detracts else answer.score >= rule.score
         if holds and answer.at > after:
-            evidence = {"answer_id": answer.id, "score": answer.score, "user_id": answer.person, "quote": answer.quote,
-                        "answered_at": _utc(answer.at)}  # fmt: skip
-            yield _finding(name, rule.when, at, cause=answer.id, evidence=evidence,
-                           score=wording.number(answer.score, at.language), day=_day(at, answer.at),
-                           quote=f": “{answer.quote}”" if answer.quote else "")  # fmt: skip
+            yield Finding(name, answer.id, True, partial(tell, answer))
 
 
 def _of_trend(name: str, rule: UsageDip | UsageGrowth, at: Situation) -> Iterator[Finding]:
     ratio, _ = scoring.usual(at.now, rule.trend)
     if ratio is None:
         return
-    dips = isinstance(rule, UsageDip)
+    dips, trend = rule.when == "usage_dip", rule.trend
     if not (ratio < rule.leave if dips else ratio > rule.leave):
         return
-    newest, baseline = scoring.levels(at.now, rule.trend)
-    if baseline < rule.trend.floor:
+    newest, baseline = scoring.levels(at.now, trend)
+    if baseline < trend.floor:
         return
-    trend, of = rule.trend, wording.text(f"of.{rule.trend.of}", at.language)
-    gone = at.now.usage.stopped(at.now.zone, at.now.today, trend.window_days, 1 + trend.baseline_windows)
-    people = gone if dips else []
-    evidence = {"ratio": round(ratio, 6), "now": newest, "usual": round(baseline, 6), "window_days": trend.window_days,
-                "people_stopped": len(people)}  # fmt: skip
+
+    def tell() -> Words:
+        gone = at.now.usage.stopped(at.now.zone, at.now.today, trend.window_days, 1 + trend.baseline_windows)
+        people = gone if dips else []
+        evidence = {"ratio": round(ratio, 6), "now": newest, "usual": round(baseline, 6),
+                    "window_days": trend.window_days, "people_stopped": len(people)}  # fmt: skip
+        return _told(rule.when, at, evidence=evidence, people=people[:MOST_STOPPED],
+                     of=wording.text(f"of.{trend.of}", at.language), ratio=wording.percent(ratio, at.language),
+                     n=newest, days=trend.window_days, baseline=wording.number(baseline, at.language),
+                     stopped=wording.text("stopped", at.language, n=len(people)) if people else "")  # fmt: skip
+
     enters = newest > 0 and ratio < rule.enter if dips else ratio > rule.enter  # no use at all is another rule's
-    yield _finding(name, rule.when, at, enters=enters, evidence=evidence,
-                   people=people[:MOST_STOPPED], of=of, ratio=wording.percent(ratio, at.language), n=newest,
-                   days=trend.window_days, baseline=wording.number(baseline, at.language),
-                   stopped=wording.text("stopped", at.language, n=len(people)) if people else "")  # fmt: skip
+    yield Finding(name, "", enters, tell)
 
 
 def _of_silence(name: str, rule: Silent, at: Situation) -> Iterator[Finding]:
@@ -177,34 +196,61 @@ def _of_silence(name: str, rule: Silent, at: Situation) -> Iterator[Finding]:
     if last is None:
         return
     since = micros(at.now.at) - last
-    if since >= rule.days * DAY_US:
+
+    def tell() -> Words:
         users = at.now.usage.between(last - rule.before_days * DAY_US, last)["user"].tolist()
         people = sorted({user for user in users if user})
         evidence = {"last_seen_at": _utc(last), "days": since // DAY_US, "people_stopped": len(people)}
-        yield _finding(name, "silent", at, enters=since < (rule.days + rule.before_days) * DAY_US, evidence=evidence,
-                       people=people[:MOST_STOPPED], n=since // DAY_US, day=_day(at, last))  # fmt: skip
+        return _told("silent", at, evidence=evidence, people=people[:MOST_STOPPED], n=since // DAY_US,
+                     day=_day(at, last))  # fmt: skip
+
+    if since >= rule.days * DAY_US:
+        yield Finding(name, "", since < (rule.days + rule.before_days) * DAY_US, tell)
 
 
-def _of_invoices(name: str, at: Situation) -> Iterator[Finding]:
+def _of_invoices(name: str, rule: PaymentFailed, at: Situation) -> Iterator[Finding]:
+    def tell(invoice: Invoice, failed_at: int) -> Words:
+        evidence = {"invoice_id": invoice.id, "amount": invoice.amount, "currency": invoice.currency,
+                    "failed_at": _utc(failed_at)}  # fmt: skip
+        amount = f" ({invoice.amount} {invoice.currency or ''})".replace(" )", ")") if invoice.amount else ""
+        return _told("payment_failed", at, evidence=evidence, invoice=invoice.id, amount=amount,
+                     day=_day(at, failed_at))  # fmt: skip
+
     for invoice in at.now.invoices:
         if invoice.is_unpaid and invoice.failed_at is not None:
-            evidence = {"invoice_id": invoice.id, "amount": invoice.amount, "currency": invoice.currency,
-                        "failed_at": _utc(invoice.failed_at)}  # fmt: skip
-            amount = f" ({invoice.amount} {invoice.currency or ''})".replace(" )", ")") if invoice.amount else ""
-            yield _finding(name, "payment_failed", at, cause=invoice.id, evidence=evidence, invoice=invoice.id,
-                           amount=amount, day=_day(at, invoice.failed_at))  # fmt: skip
+            yield Finding(name, invoice.id, True, partial(tell, invoice, invoice.failed_at))
 
 
 def _of_contacts(name: str, rule: SponsorLeft, at: Situation) -> Iterator[Finding]:
     after = micros(at.now.at) - rule.days * DAY_US
     people = [contact for contact in at.now.contacts if contact.role in ("champion", "sponsor")]
     remain = sum(contact.left_at is None for contact in people)
+
+    def tell(contact: Contact, left_at: int) -> Words:
+        evidence = {"contact_id": contact.id, "role": contact.role, "left_at": _utc(left_at), "remaining": remain}
+        return _told("sponsor_left", at, evidence=evidence, contact=contact.id, role=contact.role,
+                     day=_day(at, left_at), n=remain)  # fmt: skip
+
     for contact in people:
         if contact.left_at is not None and contact.left_at > after:
-            evidence = {"contact_id": contact.id, "role": contact.role, "left_at": _utc(contact.left_at),
-                        "remaining": remain}  # fmt: skip
-            yield _finding(name, "sponsor_left", at, cause=contact.id, evidence=evidence, contact=contact.id,
-                           role=contact.role, day=_day(at, contact.left_at), n=remain)  # fmt: skip
+            yield Finding(name, contact.id, True, partial(tell, contact, contact.left_at))
+
+
+# By exact type: every check against pydantic's metaclass would cost more than most rules do.
+_FINDERS: dict[type[AnyRule], Callable[[str, Any, Situation], Iterator[Finding]]] = {
+    ScoreBelow: _of_score,
+    ScoreDrop: _of_drop,
+    ScoreUnknown: _of_unknown,
+    TicketOpen: _of_tickets,
+    TicketStorm: _of_storm,
+    Detractor: _of_answers,
+    Promoter: _of_answers,
+    UsageDip: _of_trend,
+    UsageGrowth: _of_trend,
+    Silent: _of_silence,
+    PaymentFailed: _of_invoices,
+    SponsorLeft: _of_contacts,
+}
 
 
 def _utc(us: int) -> str:

@@ -7,7 +7,7 @@ depends on what was told before: that is `Memory`, and nothing else is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -35,16 +35,18 @@ class Policy:
     model: Model
     rules: Rules
     digest: str
+    history: timedelta = field(init=False)
+    """How far back use has to be known: the longest window, and the margin of a time zone."""
+    horizon: timedelta = field(init=False)
+    """After so long without a fact nothing changes with time alone."""
+    memory_days: int = field(init=False)
+    """How far back scores that were shown have to be known."""
 
-    @property
-    def history(self) -> timedelta:
-        """How far back use has to be known: the longest window, and the margin of a time zone."""
-        return timedelta(days=max(self.model.history_days, self.rules.history_days) + 2)
-
-    @property
-    def horizon(self) -> timedelta:
-        """After so long without a fact nothing changes with time alone."""
-        return timedelta(days=max(self.model.horizon_days, self.rules.horizon_days) + 2)
+    def __post_init__(self) -> None:
+        model, rules = self.model, self.rules
+        object.__setattr__(self, "history", timedelta(days=max(model.history_days, rules.history_days) + 2))
+        object.__setattr__(self, "horizon", timedelta(days=max(model.horizon_days, rules.horizon_days) + 2))
+        object.__setattr__(self, "memory_days", rules.memory_days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +164,20 @@ def _episodes(
 
 
 def _open(found: Finding, at: Situation, policy: Policy, cause: str, baseline: bool) -> Episode:
-    rule = policy.rules.rules[found.rule]
+    rule, words = policy.rules.rules[found.rule], found.tell()
     return Episode(
         alert_id=derived_id("health", at.now.account_id, found.rule, found.cause, cause),
         rule=found.rule,
         cause=found.cause,
         kind=rule.kind,
-        severity=found.severity or rule.severity,
-        title=found.title,
-        why=found.why,
+        severity=rule.severity,
+        title=words.title,
+        why=words.why,
         next_step=rule.next_step.to(at.language) if rule.next_step else None,
-        evidence=found.evidence,
+        evidence=words.evidence,
         opened_at=at.now.at,
         baseline=baseline,
-        people=found.people,
+        people=words.people,
     )
 
 
@@ -183,7 +185,7 @@ def _shown(
     shown: tuple[tuple[date, int], ...], today: date, score: Score, policy: Policy
 ) -> tuple[tuple[date, int], ...]:
     """The highest score shown on each day that a rule may look back to."""
-    since = today - timedelta(days=policy.rules.memory_days)
+    since = today - timedelta(days=policy.memory_days)
     days = {day: value for day, value in shown if day >= since}
     if score.score is not None:
         days[today] = max(score.score, days.get(today, 0))
@@ -206,21 +208,11 @@ def _state(now: Picture, score: Score) -> dict[str, Any]:
 
 def due_at(known: Facts, now: Picture, policy: Policy) -> datetime | None:
     """When time alone may change something: a fact's own time is still to come, or the local day ends."""
-    coming = _next_fact(known, now.at)
+    coming = None if now.coming_at is None else moment(now.coming_at)
     if now.latest_at is None or moment(now.latest_at) + policy.horizon < now.at:
         return coming
     night = moment(midnight(now.zone, now.today + timedelta(days=1))) + spread(known.account_id)
     return night if coming is None else min(night, coming)
-
-
-def _next_fact(known: Facts, at: datetime) -> datetime | None:
-    now = micros(at)
-    times = [mark.at for marks in known.things.values() for mark in marks if mark.at > now]
-    for events in known.usage:
-        later = events["at"][events["at"] > now]
-        if later.size:
-            times.append(int(later.min()))
-    return moment(min(times)) if times else None
 
 
 def spread(account_id: str) -> timedelta:

@@ -7,18 +7,20 @@ of any T is the fold of the marks up to T.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from services.health.usage import UTC_ZONE, Events, Usage, micros, moment
+from services.health.usage import DAY_US, UTC_ZONE, Events, Usage, micros, moment
 
 QUOTE = 280
 Key = tuple[str, str]
 """What a mark is about: kind and the kind's own id."""
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _ZONES = frozenset(available_timezones())
 
 
@@ -209,6 +211,23 @@ class Profile:
     timezone: str = "UTC"
 
 
+class Fold(NamedTuple):
+    """A thing's marks, the past ones in order of time, and what they make of it."""
+
+    marks: tuple[Mark, ...]
+    newest: int
+    past: list[Mark]
+    made: Any
+
+
+@dataclass(slots=True)
+class Looked:
+    """What was worked out when an account was looked at: true for as long as its facts are the same."""
+
+    usage: Usage | None = None
+    folds: dict[Key, Fold] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All marks and events of use of one account, whenever they arrived."""
@@ -216,15 +235,38 @@ class Facts:
     account_id: str
     things: Mapping[Key, tuple[Mark, ...]]
     usage: tuple[Events, ...] = ()
+    looked: Looked = field(default_factory=lambda: Looked(), compare=False, repr=False)
 
     def with_mark(self, learnt: Learnt) -> Facts:
         marks = self.things.get(learnt.key, ())
         if any(known.id == learnt.mark.id and known.verb == learnt.mark.verb for known in marks):
             return self
-        return Facts(self.account_id, {**self.things, learnt.key: (*marks, learnt.mark)}, self.usage)
+        return Facts(self.account_id, {**self.things, learnt.key: (*marks, learnt.mark)}, self.usage, self.looked)
 
     def with_usage(self, events: Events) -> Facts:
-        return Facts(self.account_id, self.things, (*self.usage, events))
+        return Facts(self.account_id, self.things, (*self.usage, events), Looked(folds=self.looked.folds))
+
+    def usage_until(self, at: datetime) -> Usage:
+        usage = self.looked.usage
+        if usage is None or not usage.holds_at(micros(at)):
+            usage = self.looked.usage = Usage.until(self.usage, at)
+        return usage
+
+    def fold(self, where: Key, until: int) -> Fold | None:
+        """A thing by its marks up to a moment; None when there are none."""
+        marks = self.things[where]
+        known = self.looked.folds.get(where)
+        if known is not None and known.marks is marks and known.newest <= until:
+            return known
+        past = [mark for mark in marks if mark.at <= until]
+        if not past:
+            return None
+        past.sort(key=_by_time)
+        make = _FOLDERS.get(where[0])
+        fold = Fold(marks, past[-1].at, past, make(where[1], past) if make else None)
+        if len(past) == len(marks):
+            self.looked.folds[where] = fold
+        return fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +286,13 @@ class Picture:
     last_touch_at: int | None
     latest_at: int | None
     """The newest fact, whatever its kind."""
+    coming_at: int | None
+    """The first fact known already whose own time is still to come."""
 
     def age_days(self, us: int) -> int:
         """Whole local days from a moment to today."""
+        if self.zone is UTC_ZONE:
+            return self.today.toordinal() - _EPOCH_DAY - us // DAY_US
         return (self.today - self.day_of(us)).days
 
     def day_of(self, us: int) -> date:
@@ -263,15 +309,19 @@ class Picture:
 def picture(facts: Facts, at: datetime) -> Picture:
     """The account as it was at T, by everything that is known by now."""
     until = micros(at)
-    seen: dict[str, list[tuple[str, list[Mark]]]] = {}
-    latest = -1
-    for (kind, key), marks in facts.things.items():
-        past = sorted((mark for mark in marks if mark.at <= until), key=lambda mark: (mark.at, mark.id))
-        if past:
-            seen.setdefault(kind, []).append((key, past))
-            latest = max(latest, past[-1].at)
-    usage = Usage.until(facts.usage, at)
+    seen: dict[str, list[tuple[str, Fold]]] = {}
+    latest, coming = -1, []
+    for where, marks in facts.things.items():
+        fold = facts.fold(where, until)
+        if fold is not None:
+            seen.setdefault(where[0], []).append((where[1], fold))
+            latest = max(latest, fold.newest)
+        if fold is None or len(fold.past) < len(marks):
+            coming += [mark.at for mark in marks if mark.at > until]
+    usage = facts.usage_until(at)
     latest = max(latest, usage.last_at or -1)
+    if usage.next_at is not None:
+        coming.append(usage.next_at)
     profile = _fold_profile(seen)
     zone = UTC_ZONE if profile.timezone == "UTC" else ZoneInfo(profile.timezone)
     return Picture(
@@ -281,13 +331,23 @@ def picture(facts: Facts, at: datetime) -> Picture:
         today=at.astimezone(zone).date(),
         profile=profile,
         usage=usage,
-        tickets=tuple(_fold_ticket(key, marks) for key, marks in sorted(seen.get("ticket", ()))),
-        answers=tuple(_fold_answers(sorted(seen.get("answer", ())))),
-        invoices=tuple(_fold_invoice(key, marks) for key, marks in sorted(seen.get("invoice", ()))),
-        contacts=tuple(_fold_contact(key, marks) for key, marks in sorted(seen.get("contact", ()))),
-        last_touch_at=max((marks[-1].at for _, marks in seen.get("touch", ())), default=None),
+        tickets=_made(seen, "ticket"),
+        answers=_made(seen, "answer"),
+        invoices=_made(seen, "invoice"),
+        contacts=_made(seen, "contact"),
+        last_touch_at=max((fold.newest for _, fold in seen.get("touch", ())), default=None),
         latest_at=latest if latest >= 0 else None,
+        coming_at=min(coming, default=None),
     )
+
+
+def _made(seen: Mapping[str, list[tuple[str, Fold]]], kind: str) -> tuple[Any, ...]:
+    """The things of a kind, in the order of their ids."""
+    return tuple(fold.made for _, fold in sorted(seen.get(kind, ()), key=_by_id) if fold.made is not None)
+
+
+_by_id = itemgetter(0)
+_by_time = itemgetter(0, 1)  # a mark's time and id
 
 
 def _latest(marks: Iterable[Mark], name: str) -> Any:
@@ -299,14 +359,14 @@ def _latest(marks: Iterable[Mark], name: str) -> Any:
     return value
 
 
-def _fold_profile(seen: Mapping[str, list[tuple[str, list[Mark]]]]) -> Profile:
+def _fold_profile(seen: Mapping[str, list[tuple[str, Fold]]]) -> Profile:
     said: dict[str, Any] = {}
-    for _, marks in seen.get("profile", ()):
-        for mark in marks:
+    for _, fold in seen.get("profile", ()):
+        for mark in fold.past:
             said.update(mark.data)
-    contracts = [marks for _, marks in seen.get("contract", ())]
-    subscriptions = [marks for _, marks in seen.get("subscription", ())]
-    owner = next((_latest(marks[-1:], "person") for role, marks in seen.get("owner", ()) if role == "csm"), None)
+    contracts = [fold.past for _, fold in seen.get("contract", ())]
+    subscriptions = [fold.past for _, fold in seen.get("subscription", ())]
+    owner = next((_latest(fold.past[-1:], "person") for role, fold in seen.get("owner", ()) if role == "csm"), None)
     notices = [day for marks in contracts if (day := _latest(marks, "notice_on"))]
     return Profile(
         name=said.get("name"),
@@ -354,26 +414,25 @@ def _fold_ticket(key: str, marks: list[Mark]) -> Ticket:
     )
 
 
-def _fold_answers(seen: list[tuple[str, list[Mark]]]) -> Iterator[Answer]:
-    for key, marks in seen:
-        given = next((mark for mark in reversed(marks) if mark.verb == "answered"), None)
-        if given is None or any(mark.verb == "retracted" for mark in marks):
-            continue
-        survey, scale = given.data["survey"], given.data.get("scale")
-        low, high = scale_of(survey, scale)
-        score = given.data["score"]
-        for mark in marks:
-            said = mark.data.get("score")
-            if mark.verb == "corrected" and mark.at >= given.at and said is not None and low <= said <= high:
-                score = said
-        yield Answer(
-            id=key,
-            survey=survey,
-            person=given.data.get("person") or key,
-            score=_on_common_scale(survey, score, scale),
-            at=given.at,
-            quote=given.data.get("quote"),
-        )
+def _fold_answer(key: str, marks: list[Mark]) -> Answer | None:
+    given = next((mark for mark in reversed(marks) if mark.verb == "answered"), None)
+    if given is None or any(mark.verb == "retracted" for mark in marks):
+        return None
+    survey, scale = given.data["survey"], given.data.get("scale")
+    low, high = scale_of(survey, scale)
+    score = given.data["score"]
+    for mark in marks:
+        said = mark.data.get("score")
+        if mark.verb == "corrected" and mark.at >= given.at and said is not None and low <= said <= high:
+            score = said
+    return Answer(
+        id=key,
+        survey=survey,
+        person=given.data.get("person") or key,
+        score=_on_common_scale(survey, score, scale),
+        at=given.at,
+        quote=given.data.get("quote"),
+    )
 
 
 def _on_common_scale(survey: str, score: float, scale: str | None) -> float:
@@ -403,6 +462,14 @@ def _fold_contact(key: str, marks: list[Mark]) -> Contact:
         elif status == "active":
             left_at = None
     return Contact(key, _latest(marks, "role") or "other", left_at)
+
+
+_FOLDERS: dict[str, Callable[[str, list[Mark]], Any]] = {
+    "ticket": _fold_ticket,
+    "answer": _fold_answer,
+    "invoice": _fold_invoice,
+    "contact": _fold_contact,
+}
 
 
 def relevant_until(known: Facts, horizon: timedelta) -> dict[Key, datetime]:

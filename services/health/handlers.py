@@ -23,6 +23,8 @@ from services.health.usage import EVENT, UTC_ZONE, Events, micros
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
 
+Used = tuple[int, int, int, int]
+"""A row of use, as `usage.EVENT` has it."""
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Due as soon as there is a clock."""
 MOST_CACHED = 1_000_000
@@ -56,12 +58,28 @@ class Walk:
     """One account while its signals are gone through in order."""
 
     row: Account
-    known: Facts
+    facts: Facts
     memory: Memory
     loaded: Account | None
     unsettled: set[Key]
     decided: list[tuple[Decision, telling.Cause]] = field(default_factory=list)
     triples: set[tuple[date, int, int]] | None = None
+    fresh: list[Used] = field(default_factory=list)
+    """Use that was learnt since the facts were last looked at."""
+
+    @property
+    def known(self) -> Facts:
+        if self.fresh:
+            self.facts = self.facts.with_usage(np.array(self.fresh, EVENT))
+            self.fresh = []
+        return self.facts
+
+    def learn(self, what: Used | Learnt) -> None:
+        if isinstance(what, Learnt):
+            self.facts = self.known.with_mark(what)
+            self.unsettled.add(what.key)
+        else:
+            self.fresh.append(what)
 
 
 class Names:
@@ -236,38 +254,41 @@ class Handlers:
         """Learn one signal and decide what it changes."""
         clock = unit.clock(signal.partition)
         assert clock is not None, "accounts are walked only when there is a clock"
+        what: Used | Learnt
         if signal.type == "usage.tracked":
-            event = self._event(signal)
-            after, matters = walk.known.with_usage(event), self._matters(walk, signal, event, clock)
+            what = self._used(signal)
+            matters = self._matters(walk, signal, what, clock)
         elif isinstance(said, Learnt):
-            after, matters, walk.triples = walk.known.with_mark(said), True, None
-            walk.unsettled.add(said.key)
+            what, matters, walk.triples = said, True, None
         else:
             return
         if unit.quiet(signal):
-            walk.known, walk.triples = after, None
+            walk.learn(what)
+            walk.triples = None
             walk.row = replace(walk.row, pending=True, next_due_at=AT_ONCE)
         elif signal.occurred_at > clock:
-            walk.known = after
+            walk.learn(what)
             due = walk.row.next_due_at
             walk.row = replace(walk.row, next_due_at=min(signal.occurred_at, due) if due else signal.occurred_at)
         elif matters:
             live = unit.is_live(signal.partition)
             if self._behind(walk.row, live=live):
                 self._catch_up(walk, clock, f"{signal.id}:before", unit)
-            walk.known = after
+            walk.learn(what)
             self._assess(walk, telling.Cause(signal.id, signal.occurred_at, (signal.id,), clock, not live), unit)
         else:
-            walk.known = after
+            walk.learn(what)
 
-    def _event(self, signal: Signal) -> Events:
+    def _used(self, signal: Signal) -> Used:
         data = signal.data
-        row = (micros(signal.occurred_at), usage.hash_of(data.user_id), self.names.feature(data.feature),
-               self.names.action(data.event, data.product))  # fmt: skip
-        event: Events = np.array([row], EVENT)
-        return event
+        return (
+            micros(signal.occurred_at),
+            usage.hash_of(data.user_id),
+            self.names.feature(data.feature),
+            self.names.action(data.event, data.product),
+        )
 
-    def _matters(self, walk: Walk, signal: Signal, event: Events, clock: datetime) -> bool:
+    def _matters(self, walk: Walk, signal: Signal, used: Used, clock: datetime) -> bool:
         """Whether the (day, user, feature) of an event of use is new; a score sees nothing finer."""
         zone = _zone(walk.row)
         day = signal.occurred_at.astimezone(zone).date()
@@ -275,7 +296,7 @@ class Handlers:
             return False  # not the first use of the running day
         if walk.triples is None:
             walk.triples = domain.triples(walk.known, clock, zone)
-        triple = (day, int(event["user"][0]), int(event["feature"][0]))
+        triple = (day, used[1], used[2])
         new = triple not in walk.triples
         walk.triples.add(triple)
         return new
@@ -293,10 +314,10 @@ class Handlers:
         """Assess what must wake nobody as a baseline; what came live meanwhile then counts as news."""
         live, row, known = unit.is_live(walk.row.partition), walk.row, walk.known
         if live and not row.pending and row.assessed_at is not None:
-            walk.known = domain.before_life(known, row.assessed_at, at)
+            walk.facts = domain.before_life(known, row.assessed_at, at)
         self._assess(walk, telling.Cause(cause, at, (), at, baseline=True), unit)
-        if walk.known is not known:
-            walk.known = known
+        if walk.facts is not known:
+            walk.facts = known
             self._assess(walk, telling.Cause(f"{cause}:live", at, (), at, baseline=False), unit)
 
     def _assess(self, walk: Walk, cause: telling.Cause, unit: UnitOfWork) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,33 +144,33 @@ def fade(points: float, age_days: float, half_life_days: float) -> float:
 
 def read(measure: Measure, now: Picture) -> Reading:
     """The value of a measure in a picture."""
-    match measure:
-        case UsageTrend():
-            ratio, reason = usual(now, measure.trend)
-            as_of = None if now.usage.last_at is None else moment(now.usage.last_at)
-            return _reading(measure, ratio, reason, as_of)
-        case UsageRecency():
-            last = now.usage.last_at
-            if last is None or now.age_days(last) > measure.known_days:
-                return Reading(None, None, f"no use in {measure.known_days} days")
-            return _reading(measure, float(now.age_days(last)), None, moment(last))
-        case OpenTickets() | ReopenedTickets():
-            return _read_tickets(measure, now)
-        case SurveyAnswers():
-            return _read_answers(measure, now)
-        case UnpaidInvoices():
-            return _read_invoices(measure, now)
-        case Sponsors():
-            people = [contact for contact in now.contacts if contact.role in ("champion", "sponsor")]
-            if not people:
-                return Reading(None, None, "no champion or sponsor is known")
-            return _reading(measure, float(sum(contact.left_at is None for contact in people)))
-        case LastTouch():
-            last = now.last_touch_at
-            if last is None or now.age_days(last) > measure.known_days:
-                return Reading(None, None, f"no contact both ways in {measure.known_days} days")
-            return _reading(measure, float(now.age_days(last)), None, moment(last))
-    raise AssertionError(f"no reading for {type(measure).__name__}")
+    return _READERS[type(measure)](measure, now)
+
+
+def _read_trend(measure: UsageTrend, now: Picture) -> Reading:
+    ratio, reason = usual(now, measure.trend)
+    return _reading(measure, ratio, reason, None if now.usage.last_at is None else moment(now.usage.last_at))
+
+
+def _read_recency(measure: UsageRecency, now: Picture) -> Reading:
+    last = now.usage.last_at
+    if last is None or now.age_days(last) > measure.known_days:
+        return Reading(None, None, f"no use in {measure.known_days} days")
+    return _reading(measure, float(now.age_days(last)), None, moment(last))
+
+
+def _read_sponsors(measure: Sponsors, now: Picture) -> Reading:
+    people = [contact for contact in now.contacts if contact.role in ("champion", "sponsor")]
+    if not people:
+        return Reading(None, None, "no champion or sponsor is known")
+    return _reading(measure, float(sum(contact.left_at is None for contact in people)))
+
+
+def _read_touch(measure: LastTouch, now: Picture) -> Reading:
+    last = now.last_touch_at
+    if last is None or now.age_days(last) > measure.known_days:
+        return Reading(None, None, f"no contact both ways in {measure.known_days} days")
+    return _reading(measure, float(now.age_days(last)), None, moment(last))
 
 
 def _reading(
@@ -201,6 +201,12 @@ def levels(now: Picture, trend: Trend) -> tuple[int, float]:
     Of the windows before, those count of which the account was there for at least half, or else the first with any use.
     """
     length, count = trend.window_days, 1 + trend.baseline_windows
+    return now.usage.remember(
+        ("levels", now.zone.key, now.today, trend.of, length, count), lambda: _levels(now, trend, length, count)
+    )
+
+
+def _levels(now: Picture, trend: Trend, length: int, count: int) -> tuple[int, float]:
     newest, *before = now.usage.windows(now.zone, now.today, trend.of, length, count)
     first = now.usage.first_day_since(now.zone, now.today - timedelta(days=length * count))
     while before and not before[-1]:
@@ -215,7 +221,7 @@ def _read_tickets(measure: OpenTickets | ReopenedTickets, now: Picture) -> Readi
     if not recent:
         return Reading(None, None, f"no ticket in {measure.known_days} days")
     as_of = moment(max(ticket.last_at for ticket in recent))
-    if isinstance(measure, ReopenedTickets):
+    if measure.kind == "reopened_tickets":
         times = [at for ticket in recent for at in ticket.reopened_at if now.age_days(at) < measure.window_days]
         return _reading(measure, float(len(times)), None, as_of)
     load = math.fsum(
@@ -245,6 +251,19 @@ def _read_invoices(measure: UnpaidInvoices, now: Picture) -> Reading:
     if not unpaid and not any(now.age_days(at) <= measure.known_days for at in times):
         return Reading(None, None, f"no invoice in {measure.known_days} days")
     return _reading(measure, float(len(unpaid)), None, moment(max(times)))
+
+
+# By exact type: checks against pydantic's metaclass cost more than most measures do.
+_READERS: dict[type[Measure], Callable[[Any, Picture], Reading]] = {
+    UsageTrend: _read_trend,
+    UsageRecency: _read_recency,
+    OpenTickets: _read_tickets,
+    ReopenedTickets: _read_tickets,
+    SurveyAnswers: _read_answers,
+    UnpaidInvoices: _read_invoices,
+    Sponsors: _read_sponsors,
+    LastTouch: _read_touch,
+}
 
 
 def changed_parts(before: Sequence[Part], after: Sequence[Part]) -> list[tuple[str, Part | None, Part | None]]:

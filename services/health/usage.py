@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Events = NDArray[np.void]
@@ -84,8 +85,10 @@ class Usage:
     events: Events
     first_at: int | None
     last_at: int | None
-    memo: dict[tuple[Any, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
-    """Windows already counted: several measures and rules look at the same ones."""
+    next_at: int | None = None
+    """The first event after that moment, if one is known already."""
+    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was counted already: several measures and rules look at the same windows."""
 
     @classmethod
     def until(cls, parts: Iterable[Events], at: datetime) -> Usage:
@@ -95,9 +98,14 @@ class Usage:
         order = np.argsort(times, kind="stable")
         times = times[order]
         size = int(np.searchsorted(times, micros(at), side="right"))
+        coming = int(times[size]) if size < times.size else None
         if not size:
-            return cls(NO_EVENTS, None, None)
-        return cls(events[order[:size]], int(times[0]), int(times[size - 1]))
+            return cls(NO_EVENTS, None, None, coming)
+        return cls(events[order[:size]], int(times[0]), int(times[size - 1]), coming)
+
+    def holds_at(self, us: int) -> bool:
+        """Whether it would look the same at that moment."""
+        return (self.last_at is None or self.last_at <= us) and (self.next_at is None or us < self.next_at)
 
     def between(self, after: int, until: int) -> Events:
         """Events with after < at <= until."""
@@ -112,10 +120,16 @@ class Usage:
     def windows(self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"],
                 length: int, count: int) -> list[int]:  # fmt: skip
         """Distinct days, users or features in `count` windows of complete local days, newest first."""
-        key = (zone.key, today, of, length, count)
+        return self.remember(
+            ("windows", zone.key, today, of, length, count), lambda: self._count(zone, today, of, length, count)
+        )
+
+    def remember(self, key: tuple[Any, ...], count: Callable[[], T]) -> T:
+        """Count once what depends on this use and the key alone."""
         if key not in self.memo:
-            self.memo[key] = self._count(zone, today, of, length, count)
-        return self.memo[key]
+            self.memo[key] = count()
+        found: T = self.memo[key]
+        return found
 
     def _count(
         self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"], length: int, count: int
