@@ -23,8 +23,9 @@ import pytest_asyncio
 from cli import quarantine
 from services.feedback import app as feedback
 from services.router import app as router
+from services.router.handlers import Router
+from services.router.reader import RawEvent
 from shared import topics
-from shared.events import inputs
 from tests.support.lab import (
     Hands,
     Headers,
@@ -416,24 +417,27 @@ async def test_quarantine_names_the_reason_and_redrive_applies_once(line: Line) 
     assert counts["read"] == counts["applied"] + counts["quarantined"] + counts["duplicate"]
 
 
-async def test_what_the_router_refused_is_redriven_in_its_place_once(line: Line) -> None:
-    """Mended by a newer contract: the type is known now."""
-    from shared.events import base
+async def test_what_the_router_refused_is_redriven_in_its_place_once(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mended by a newer version, which no longer stumbles over it."""
+    id = f"later-{uuid.uuid4().hex}"
+    route = Router._event
 
-    id, wire = f"later-{uuid.uuid4().hex}", "hune.usage.tracked.v9"
-    offset, _, _ = await line.amid_good(
-        lambda: line.hands.send(RAW, P, TYPED + b'"feature": "x"}', binary(ce_id=id, version="v9"))
-    )
-    row = await line.held(offset)
-    base._registry[wire] = inputs.UsageTracked
-    try:
-        for _ in range(2):
-            await line.pool.execute("update hune.quarantine set state = 'redrive' where id = $1", row["id"])
-            await line.settled()
-        # the routing table knows the short name, and the worker the new version
-        assert (await line.ledger.ids()).count(id) == 1
-    finally:
-        del base._registry[wire]
+    def stumble(self: Router, event: RawEvent, *others: Any) -> None:
+        if event.id == id:
+            raise ArithmeticError("a mistake of this version")
+        route(self, event, *others)
+
+    with monkeypatch.context() as older:
+        older.setattr(Router, "_event", stumble)
+        offset, _, _ = await line.amid_good(partial(line.hands.send, RAW, P, usage(ACCOUNT, id=id)))
+        row = await line.held(offset)
+        assert row["error"] == "ArithmeticError: a mistake of this version"
+    for _ in range(2):
+        await line.pool.execute("update hune.quarantine set state = 'redrive' where id = $1", row["id"])
+        await line.settled()
+    assert (await line.ledger.ids()).count(id) == 1
     counts = await counts_of(line.pool, "router")
     outcomes = ("routed", "parked", "quarantined", "excluded", "unclear", "unrouted")
     assert counts["read"] == sum(counts[outcome] for outcome in outcomes)
