@@ -222,7 +222,7 @@ def salesforce_xml(*records: str, organisation: str = "00D000000000001EAA") -> b
         'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><s:Body>'
         '<notifications xmlns="http://soap.sforce.com/2005/09/outbound">'
         f'<OrganizationId>{organisation}</OrganizationId><ActionId>04k</ActionId><SessionId xsi:nil="true"/>'
-        f"<EnterpriseUrl>https://e</EnterpriseUrl><PartnerUrl>https://p</PartnerUrl>{notes}"
+        f"<EnterpriseUrl>https://e.example</EnterpriseUrl><PartnerUrl>https://p.example</PartnerUrl>{notes}"
         "</notifications></s:Body></s:Envelope>"
     ).encode()
 

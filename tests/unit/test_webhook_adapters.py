@@ -782,6 +782,8 @@ def test_slack_commands_are_requests_in_words() -> None:
 
 def test_slack_what_stands_for_no_request_waits() -> None:
     assert "launch" in str(unread("slack", made.slack({"action_id": "launch", "action_ts": "1777888800.1"})))
+    several = {"action_id": "task.complete", "action_ts": "1777888801.1", "selected_options": [{"value": "a"}]}
+    assert "several" in str(unread("slack", made.slack(several)))
     assert "view_submission" in str(unread("slack", made.as_form({"type": "view_submission"})))
 
 

@@ -142,6 +142,8 @@ def _pressed(delivery: Delivery, payload: dict[str, Any], action: dict[str, Any]
 def _parameters(action: dict[str, Any], subject: str) -> dict[str, Any]:
     """Of a button its value, of a menu the value of what was chosen."""
     value = action.get("value")
+    if action.get("selected_options") is not None:
+        raise Unreadable("a menu of several choices stands for no request")
     if value is None:
         value = at(action, "selected_option.value")
     if isinstance(value, str) and value.lstrip().startswith("{"):
