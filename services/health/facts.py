@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from services.health.usage import DAY_US, UTC_ZONE, Events, Usage, micros, moment
+from services.health.usage import DAY_US, UTC_ZONE, Events, Usage, joined, micros, moment
 
 QUOTE = 280
 Key = tuple[str, str]
@@ -225,6 +225,8 @@ class Looked:
     """What was worked out when an account was looked at: true for as long as its facts are the same."""
 
     usage: Usage | None = None
+    parts: int = 0
+    """How many parts of the facts' use are in it."""
     folds: dict[Key, Fold] = field(default_factory=dict)
 
 
@@ -244,12 +246,18 @@ class Facts:
         return Facts(self.account_id, {**self.things, learnt.key: (*marks, learnt.mark)}, self.usage, self.looked)
 
     def with_usage(self, events: Events) -> Facts:
-        return Facts(self.account_id, self.things, (*self.usage, events), Looked(folds=self.looked.folds))
+        before = self.looked
+        looked = Looked(before.usage, before.parts, before.folds)
+        return Facts(self.account_id, self.things, (*self.usage, events), looked)
 
     def usage_until(self, at: datetime) -> Usage:
-        usage = self.looked.usage
+        looked, parts = self.looked, len(self.usage)
+        usage = looked.usage
+        if usage is not None and looked.parts < parts:
+            usage = usage.extended(joined(self.usage[looked.parts :]), at)
         if usage is None or not usage.holds_at(micros(at)):
-            usage = self.looked.usage = Usage.until(self.usage, at)
+            usage = Usage.until(self.usage, at)
+        looked.usage, looked.parts = usage, parts
         return usage
 
     def fold(self, where: Key, until: int) -> Fold | None:

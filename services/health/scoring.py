@@ -28,7 +28,7 @@ from services.health.settings import (
     UsageRecency,
     UsageTrend,
 )
-from services.health.usage import moment
+from services.health.usage import midnight, moment
 
 Floats = NDArray[np.float64]
 Band = Literal["red", "amber", "green", "unknown"]
@@ -202,11 +202,14 @@ def levels(now: Picture, trend: Trend) -> tuple[int, float]:
     """
     length, count = trend.window_days, 1 + trend.baseline_windows
     return now.usage.remember(
-        ("levels", now.zone.key, now.today, trend.of, length, count), lambda: _levels(now, trend, length, count)
+        ("levels", now.zone.key, now.today, trend.of, length, count),
+        midnight(now.zone, now.today),
+        lambda: _levels(now, trend, length, count),
     )
 
 
 def _levels(now: Picture, trend: Trend, length: int, count: int) -> tuple[int, float]:
+    # The first day matters only where some window has use, so today's use never changes anything here.
     newest, *before = now.usage.windows(now.zone, now.today, trend.of, length, count)
     first = now.usage.first_day_since(now.zone, now.today - timedelta(days=length * count))
     while before and not before[-1]:

@@ -78,69 +78,97 @@ def midnights(zone: ZoneInfo, today: date, days: int) -> Ints:
     return np.array([midnight(zone, today + timedelta(step)) for step in range(-days, 2)], np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """Events of one account in the order of time, all at or before the moment they are looked at."""
 
-    events: Events
     first_at: int | None
     last_at: int | None
-    next_at: int | None = None
+    next_at: int | None
     """The first event after that moment, if one is known already."""
-    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict, compare=False, repr=False)
-    """What was counted already: several measures and rules look at the same windows."""
+    _parts: list[Events]
+    _times: Ints | None = None
+    _counted: dict[tuple[Any, ...], tuple[int, Any]] = field(default_factory=dict)
+    """What was counted already, and before which moment: several measures and rules look at the same windows."""
 
     @classmethod
     def until(cls, parts: Iterable[Events], at: datetime) -> Usage:
         """Merge parts that came in any order, leaving out what had not happened by `at`."""
         events = joined(parts)
         times = np.ascontiguousarray(events["at"])
-        order = np.argsort(times, kind="stable")
+        order = times.argsort(kind="stable")
         times = times[order]
-        size = int(np.searchsorted(times, micros(at), side="right"))
+        size = int(times.searchsorted(micros(at), side="right"))
         coming = int(times[size]) if size < times.size else None
         if not size:
-            return cls(NO_EVENTS, None, None, coming)
-        return cls(events[order[:size]], int(times[0]), int(times[size - 1]), coming)
+            return cls(None, None, coming, [])
+        return cls(int(times[0]), int(times[size - 1]), coming, [events[order[:size]]], times[:size])
 
     def holds_at(self, us: int) -> bool:
         """Whether it would look the same at that moment."""
         return (self.last_at is None or self.last_at <= us) and (self.next_at is None or us < self.next_at)
 
+    def extended(self, events: Events, at: datetime) -> Usage | None:
+        """The same with newer events; None if they are not newer, or not all have happened."""
+        times = events["at"]
+        first, last = int(times.min()), int(times.max())
+        if self.next_at is not None or (self.last_at is not None and first < self.last_at) or last > micros(at):
+            return None
+        counted = {key: found for key, found in self._counted.items() if found[0] <= first}
+        fresh = events[times.argsort(kind="stable")] if events.size > 1 else events
+        start = first if self.first_at is None else self.first_at
+        return Usage(start, last, None, [*self._parts, fresh], None, counted)
+
+    @property
+    def events(self) -> Events:
+        if len(self._parts) != 1:
+            self._parts = [joined(self._parts)]
+        return self._parts[0]
+
+    @property
+    def times(self) -> Ints:
+        if self._times is None:
+            self._times = np.ascontiguousarray(self.events["at"])
+        return self._times
+
     def between(self, after: int, until: int) -> Events:
         """Events with after < at <= until."""
-        low, high = np.searchsorted(self.events["at"], [after, until], side="right")
+        low, high = self.times.searchsorted([after, until], side="right")
         return self.events[low:high]
 
     def first_day_since(self, zone: ZoneInfo, day: date) -> date:
         """The local day of the first use from `day` on, or the last of all days when there is none."""
-        rest = self.events["at"][np.searchsorted(self.events["at"], midnight(zone, day)) :]
-        return moment(int(rest[0])).astimezone(zone).date() if rest.size else date.max
+        times = self.times
+        place = int(times.searchsorted(midnight(zone, day)))
+        return moment(int(times[place])).astimezone(zone).date() if place < times.size else date.max
 
     def windows(self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"],
                 length: int, count: int) -> list[int]:  # fmt: skip
         """Distinct days, users or features in `count` windows of complete local days, newest first."""
         return self.remember(
-            ("windows", zone.key, today, of, length, count), lambda: self._count(zone, today, of, length, count)
+            ("windows", zone.key, today, of, length, count),
+            midnight(zone, today),
+            lambda: self._count(zone, today, of, length, count),
         )
 
-    def remember(self, key: tuple[Any, ...], count: Callable[[], T]) -> T:
-        """Count once what depends on this use and the key alone."""
-        if key not in self.memo:
-            self.memo[key] = count()
-        found: T = self.memo[key]
+    def remember(self, key: tuple[Any, ...], before: int, count: Callable[[], T]) -> T:
+        """Count once what depends on the key and on use before a moment alone."""
+        known = self._counted.get(key)
+        if known is None:
+            known = self._counted[key] = before, count()
+        found: T = known[1]
         return found
 
     def _count(
         self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"], length: int, count: int
     ) -> list[int]:
         bounds = midnights(zone, today, length * count)[: length * count + 1]
-        edges = np.searchsorted(self.events["at"], bounds, side="left")
+        edges = self.times.searchsorted(bounds, side="left")
         if of == "days":
-            used = np.diff(edges) > 0
-            return [int(n) for n in used.reshape(count, length).sum(axis=1)[::-1]]
+            used: list[int] = (edges[1:] > edges[:-1]).reshape(count, length).sum(axis=1).tolist()
+            return used[::-1]
         names = self.events["user" if of == "users" else "feature"]
-        cuts = edges[::length]
+        cuts = edges[::length].tolist()
         return [distinct(names[cuts[k] : cuts[k + 1]]) for k in reversed(range(count))]
 
     def stopped(self, zone: ZoneInfo, today: date, length: int, count: int) -> list[int]:
