@@ -296,6 +296,7 @@ class Picture:
     """The newest fact, whatever its kind."""
     coming_at: int | None
     """The first fact known already whose own time is still to come."""
+    _newest: dict[str, list[Answer]] = field(default_factory=dict, compare=False, repr=False)
 
     def age_days(self, us: int) -> int:
         """Whole local days from a moment to today."""
@@ -308,10 +309,13 @@ class Picture:
 
     def latest_answers(self, survey: str) -> list[Answer]:
         """The newest answer of each person."""
-        newest: dict[str, Answer] = {}
-        for answer in sorted((a for a in self.answers if a.survey == survey), key=lambda a: (a.at, a.id)):
-            newest[answer.person] = answer
-        return list(newest.values())
+        found = self._newest.get(survey)
+        if found is None:
+            newest: dict[str, Answer] = {}
+            for answer in sorted((a for a in self.answers if a.survey == survey), key=lambda a: (a.at, a.id)):
+                newest[answer.person] = answer
+            found = self._newest[survey] = list(newest.values())
+        return found
 
 
 def picture(facts: Facts, at: datetime) -> Picture:

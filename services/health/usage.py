@@ -57,6 +57,10 @@ def joined(parts: Iterable[Events]) -> Events:
     return from_bytes(b"".join(part.tobytes() for part in listed)) if listed else NO_EVENTS
 
 
+def _in_order(events: Events) -> Events:
+    return events[events["at"].argsort(kind="stable")]
+
+
 def distinct(hashes: Hashes) -> int:
     """How many different names, not counting none (0)."""
     if hashes.size <= _SMALL:
@@ -87,6 +91,7 @@ class Usage:
     next_at: int | None
     """The first event after that moment, if one is known already."""
     _parts: list[Events]
+    """Put in order of time only when somebody looks into them."""
     _times: Ints | None = None
     _counted: dict[tuple[Any, ...], tuple[int, Any]] = field(default_factory=dict)
     """What was counted already, and before which moment: several measures and rules look at the same windows."""
@@ -109,27 +114,31 @@ class Usage:
         return (self.last_at is None or self.last_at <= us) and (self.next_at is None or us < self.next_at)
 
     def extended(self, events: Events, at: datetime) -> Usage | None:
-        """The same with newer events; None if they are not newer, or not all have happened."""
-        times = events["at"]
-        first, last = int(times.min()), int(times.max())
-        if self.next_at is not None or (self.last_at is not None and first < self.last_at) or last > micros(at):
+        """The same with more events; None unless all of them have happened."""
+        first, last = int(events["at"].min()), int(events["at"].max())
+        if self.next_at is not None or last > micros(at):
             return None
         counted = {key: found for key, found in self._counted.items() if found[0] <= first}
-        fresh = events[times.argsort(kind="stable")] if events.size > 1 else events
-        start = first if self.first_at is None else self.first_at
-        return Usage(start, last, None, [*self._parts, fresh], None, counted)
+        if self.first_at is not None and self.last_at is not None:
+            first, last = min(first, self.first_at), max(last, self.last_at)
+        parts = [*self._parts, events] if self._parts else [_in_order(events)]
+        return Usage(first, last, None, parts, None, counted)
 
     @property
     def events(self) -> Events:
-        if len(self._parts) != 1:
-            self._parts = [joined(self._parts)]
+        self._put_in_order()
         return self._parts[0]
 
     @property
     def times(self) -> Ints:
+        self._put_in_order()
         if self._times is None:
-            self._times = np.ascontiguousarray(self.events["at"])
+            self._times = np.ascontiguousarray(self._parts[0]["at"])
         return self._times
+
+    def _put_in_order(self) -> None:
+        if len(self._parts) != 1:
+            self._parts = [_in_order(joined(self._parts))]
 
     def between(self, after: int, until: int) -> Events:
         """Events with after < at <= until."""
