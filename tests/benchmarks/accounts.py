@@ -104,7 +104,7 @@ def _windows(traffic: Traffic, book: list[list[str]], windows: int) -> Iterator[
         for accounts in book:
             chosen = draw.choice(len(accounts), size=min(some, len(accounts)), replace=False)
             picks = chosen[draw.integers(0, len(chosen), WINDOW)]
-            yield from traffic.routed([accounts[k] for k in picks.tolist()])
+            yield from traffic.routed(traffic.of([accounts[k] for k in picks.tolist()]))
 
 
 async def _settle_in(lab: Lab, book: list[list[str]]) -> None:

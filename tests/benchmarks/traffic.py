@@ -1,7 +1,8 @@
-"""What a book of customers sends: mostly use of the product, some tickets, answers and updates; a few accounts do most.
+"""What a book of customers sends: mostly use of the product, some tickets, answers and updates.
 
-85 % usage, 5 % tickets, 2 % survey answers, 8 % user and account updates; accounts by zipf's law; bodies of some 380
-bytes. The same seed gives the same traffic; ids never repeat between draws of one `Traffic`.
+85 % usage, of accounts by zipf's law; 5 % tickets, 2 % survey answers and 8 % user and account updates, of all accounts
+alike (a minute here stands for weeks: by zipf's law one account would have thousands of tickets a day). Bodies of some
+380 bytes. The same seed gives the same traffic; ids never repeat between draws of one `Traffic`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ FEATURES = ("dashboards", "reports", "export", "api", "alerts", "billing", "sear
 USERS_PER_ACCOUNT = 12
 MOST_OPEN = 3
 MEAN_BYTES = 382
+USAGE = 0.85
 _encode = msgspec.json.Encoder().encode
 
 
@@ -33,6 +35,13 @@ class Sent(NamedTuple):
     key: bytes
     value: bytes
     headers: Headers = []
+
+
+class Chosen(NamedTuple):
+    """Whose event it will be, and by chance of what kind."""
+
+    account_id: str
+    chance: float
 
 
 class Drawn(NamedTuple):
@@ -62,25 +71,34 @@ class Traffic:
         self._serial = 0
         self._open: dict[str, deque[str]] = {}
 
-    def book(self, accounts: int, count: int) -> list[str]:
-        """Whose events they are: `count` account ids by zipf's law."""
-        self._draws += 1
-        return [account(k) for k in zipf(accounts, count, self._seed + self._draws).tolist()]
+    def book(self, accounts: int, count: int) -> list[Chosen]:
+        """Whose events they are and of what kind, for a book of so many accounts."""
+        run = self.next_run()
+        chances = np.random.default_rng(self._seed + run).random(count)
+        by_use = zipf(accounts, count, self._seed + run)
+        alike = np.random.default_rng(self._seed + run + 1).integers(0, accounts, count)
+        numbers = np.where(chances < USAGE, by_use, alike)
+        return [Chosen(account(k), chance) for k, chance in zip(numbers.tolist(), chances.tolist(), strict=True)]
 
-    def draw(self, account_ids: Sequence[str]) -> Iterator[Drawn]:
-        """One event of the mix for each account id, all of the last minute."""
+    def of(self, account_ids: Sequence[str]) -> list[Chosen]:
+        """The mix for just these accounts, one event each."""
+        chances = np.random.default_rng(self._seed + self.next_run()).random(len(account_ids))
+        return [Chosen(name, chance) for name, chance in zip(account_ids, chances.tolist(), strict=True)]
+
+    def draw(self, chosen: Sequence[Chosen]) -> Iterator[Drawn]:
+        """The events, all of the last minute."""
         now = datetime.now(UTC).replace(microsecond=0)
-        for account_id in account_ids:
-            yield self._one(account_id, now)
+        for account_id, chance in chosen:
+            yield self._one(account_id, now, chance)
 
-    def raw(self, account_ids: Sequence[str]) -> Iterator[Sent]:
+    def raw(self, chosen: Sequence[Chosen]) -> Iterator[Sent]:
         """Plain JSON for `cs.raw.events`, keyed by user as a source would."""
-        for event in self.draw(account_ids):
+        for event in self.draw(chosen):
             yield self.as_raw(event)
 
-    def routed(self, account_ids: Sequence[str]) -> Iterator[Sent]:
+    def routed(self, chosen: Sequence[Chosen]) -> Iterator[Sent]:
         """The records that the router makes of them for health."""
-        for event in self.draw(account_ids):
+        for event in self.draw(chosen):
             yield self.as_routed(event)
 
     def as_raw(self, event: Drawn) -> Sent:
@@ -117,11 +135,10 @@ class Traffic:
         )  # fmt: skip
 
     def usage(self, account_id: str) -> Drawn:
-        return self._one(account_id, datetime.now(UTC).replace(microsecond=0), chance=0.0)
+        return self._one(account_id, datetime.now(UTC).replace(microsecond=0), 0.0)
 
-    def _one(self, account_id: str, now: datetime, chance: float | None = None) -> Drawn:
+    def _one(self, account_id: str, now: datetime, chance: float) -> Drawn:
         draw = self._random
-        chance = draw.random() if chance is None else chance
         user_id = f"u_{account_id}_{int(draw.random() * USERS_PER_ACCOUNT)}"
         at = now - timedelta(milliseconds=int(draw.random() * 60_000))
         self._serial += 1
@@ -130,7 +147,7 @@ class Traffic:
 
     def _content(self, chance: float, account_id: str) -> tuple[str, dict[str, Any]]:
         draw = self._random
-        if chance < 0.85:
+        if chance < USAGE:
             feature = FEATURES[int(draw.random() * len(FEATURES))]
             properties = {"duration_ms": int(draw.random() * 5000), "plan": "enterprise", "theme": "dark"}
             return "usage.tracked", {"event": "feature_used", "feature": feature, "properties": properties}
