@@ -339,14 +339,10 @@ class Lane:
         if not self.owned:
             return
         everything = list(self.owned.values())
-        advanced = await self._markers_passed(everything) if idle else {}
+        passed = await self._markers_passed(everything) if idle else {}
         unmarked = any(owned.published < owned.relay.position for owned in everything)
-        if advanced or unmarked:
-            for (topic, partition), offset in advanced.items():
-                owned = self.owned.get(partition)
-                if owned is not None and not owned.queue:
-                    owned.fetched[topic] = max(offset, owned.fetched.get(topic, 0))
-            await self._apply(Work((), everything))
+        if passed or unmarked:
+            await self._apply(Work((), everything, passed=passed))
         if time.monotonic() - self._ticked_at >= TICK_S:
             self._ticked_at = time.monotonic()
             await self._redrive()
@@ -355,7 +351,11 @@ class Lane:
                 await self._compact()
 
     async def _markers_passed(self, everything: Sequence[Owned]) -> dict[tuple[str, int], int]:
-        """Where the consumer stands beyond the last record, past markers that are nobody's record."""
+        """Where the consumer stands beyond the last record, past markers that are nobody's record.
+
+        Only where every record that was fetched is applied: one that was given up (a revocation, the end of the
+        process) is still to be read by somebody.
+        """
         passed: dict[tuple[str, int], int] = {}
         if self.position is None:
             return passed
@@ -368,8 +368,9 @@ class Lane:
             for topic in reads:
                 where = (topic, owned.partition)
                 stands = await self.position(*where)
-                known = max(owned.fetched.get(topic, 0), owned.offsets.get(topic, 0))
-                if stands is not None and stands == before[where] and stands > known and not owned.queue:
+                applied = owned.offsets.get(topic, 0)
+                waits = bool(owned.queue) or owned.fetched.get(topic, 0) > applied
+                if stands is not None and stands == before[where] and stands > applied and not waits:
                     passed[where] = stands
         return passed
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -53,6 +53,8 @@ class Work:
     owned: Sequence[Owned]
     redriven: Sequence[str] = ()
     ticking: bool = False
+    passed: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """(topic, partition) → where the consumer stands behind records that are nobody's (transaction markers)."""
 
     def of(self, owned: dict[int, Owned]) -> Work:
         """What is left of it for those still ours."""
@@ -60,7 +62,8 @@ class Work:
         if len(still) == len(self.owned):
             return self
         ours = {o.partition for o in still}
-        return Work([i for i in self.items if i.record.partition in ours], still, self.redriven, self.ticking)
+        items = [item for item in self.items if item.record.partition in ours]
+        return Work(items, still, self.redriven, self.ticking, self.passed)
 
 
 class Attempt:
@@ -114,18 +117,17 @@ class Attempt:
         self.after = after
 
     def _move_offsets(self, after: dict[int, After]) -> bool:
-        """Advance past this work's records; with nothing queued, past what was fetched (markers)."""
+        """Advance past this work's records and past markers, never past a record that was only fetched."""
         moved = False
         if not self.work.redriven:
             for item in self.work.items:
                 record = item.record
                 after[record.partition].offsets[record.topic] = record.offset + 1
         for o in self.work.owned:
-            if not o.queue and not self.work.items:
-                for topic, fetched in o.fetched.items():
-                    if fetched > o.offsets.get(topic, 0):
-                        after[o.partition].offsets[topic] = fetched
-                        moved = True
+            for (topic, partition), offset in self.work.passed.items():
+                if partition == o.partition and offset > after[partition].offsets.get(topic, 0):
+                    after[partition].offsets[topic] = offset
+                    moved = True
             if o.relay.position > o.published:
                 after[o.partition].published = o.relay.position
                 moved = True
@@ -175,9 +177,9 @@ class Attempt:
         self, after: dict[int, After], unit: UnitOfWork, fresh: Sequence[Own], refused: Sequence[Refused]
     ) -> None:
         if not self.work.redriven:
-            for item in self.work.items:
-                if type(item) is not ClockMark:
-                    unit.count(item.record.partition, "read")
+            read = Counter(item.record.partition for item in self.work.items if type(item) is not ClockMark)
+            for partition, n in read.items():
+                unit.count(partition, "read", n)
         else:
             for item in self.work.items:
                 unit.count(item.record.partition, "quarantined", -1)
@@ -186,8 +188,8 @@ class Attempt:
         for refusal in refused:
             unit.count(refusal.record.partition, "quarantined")
         if self.worker.counts_applied:
-            for own in fresh:
-                unit.count(own.record.partition, "applied")
+            for partition, n in Counter(own.record.partition for own in fresh).items():
+                unit.count(partition, "applied", n)
             for counts in unit.counts.values():
                 not_applied = sum(n for outcome, n in counts.items() if outcome.startswith("ignored:"))
                 counts["applied"] -= not_applied
