@@ -151,7 +151,8 @@ def _episodes(
     holding: dict[tuple[str, str], Finding] = {}
     for name, rule in policy.rules.rules.items():
         if rule.enabled:
-            holding.update({(name, found.cause): found for found in alerts.findings(name, rule, at)})
+            for found in alerts.findings(name, rule, at):
+                holding[name, found.cause] = found
     running = {(episode.rule, episode.cause) for episode in memory.open}
     resolved = tuple(episode for episode in memory.open if (episode.rule, episode.cause) not in holding)
     still = tuple(episode for episode in memory.open if (episode.rule, episode.cause) in holding)

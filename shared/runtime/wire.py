@@ -141,21 +141,19 @@ def signal_reader(fast: Mapping[str, Callable[[bytes], Event]]) -> Callable[[Rec
 
 def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -> Item:
     headers = dict(record.headers)
-    for name in _NEEDED:
-        if not headers.get(name):
-            refuse_batch(headers)
-            raise Poison(f"header {name} is missing or empty: this is not a CloudEvents record")
+    get = headers.get
+    if not (get("ce_type") and get("ce_id") and get("ce_source") and get("ce_subject") and get("ce_time")):
+        refuse_batch(headers)
+        name = next(name for name in _NEEDED if not get(name))
+        raise Poison(f"header {name} is missing or empty: this is not a CloudEvents record")
     if not record.value:
         raise Poison("the record is empty")
     wire_type = headers["ce_type"].decode()
     data = decoder_of(wire_type)(record.value)
-    if isinstance(data, ClockSet):
+    if type(data) is ClockSet:
         return _mark(record, headers, data)
-    recorded = headers.get("ce_recordedtime")
-    own_time = headers.get("ce_owntime")
-    confidence = headers.get("ce_confidence")
-    run = headers.get("ce_run")
-    demand = headers.get("ce_demand")
+    recorded, own_time, confidence = get("ce_recordedtime"), get("ce_owntime"), get("ce_confidence")
+    run, demand = get("ce_run"), get("ce_demand")
     signal = Signal(
         topic=record.topic,
         partition=record.partition,
