@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import psutil
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -271,6 +272,7 @@ async def test_while_kafka_stands_still_nothing_is_confirmed_and_later_all_is_as
         assert (await door.client.post("/v1/batch", json=a_batch(before))).status_code == 200
         os.kill(kafka.pid, signal.SIGSTOP)
         try:
+            await until(lambda: psutil.Process(kafka.pid).status() == psutil.STATUS_STOPPED)
             answer = await door.client.post("/v1/batch", json=a_batch(during))
             request = await door.client.post("/v1/requests", json={"demand": "health.score"})
         finally:
