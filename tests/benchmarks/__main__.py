@@ -28,7 +28,7 @@ def say(text: str) -> None:
     print(f"  {text} …", file=sys.stderr, flush=True)
 
 
-async def measure(stack: Stack, chosen: Collection[str], *, quick: bool) -> tuple[list[Outcome], str]:
+async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: bool) -> tuple[list[Outcome], str]:
     lab = Lab(stack)
     await lab.open()
     outcomes: list[Outcome] = []
@@ -43,7 +43,7 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool) -> tupl
         backlog = throughput.Backlog()
         if ON_A_BACKLOG & set(chosen):
             size = throughput.QUICK if quick else throughput.FULL
-            some, backlog = await throughput.measure(lab, size, chosen, say)
+            some, backlog = await throughput.measure(lab, size, chosen, say, batches=peers)
             for outcome in some:
                 found(outcome)
         if "thin" in chosen:
@@ -62,6 +62,7 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool) -> tupl
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="hune bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes instead of twenty; coarser")
+    parser.add_argument("--peers", action="store_true", help="compare with FastStream's batch mode too")
     parser.add_argument("--no-write", action="store_true", help="print only; leave docs/benchmarks as it is")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     given = parser.parse_args(arguments)
@@ -74,7 +75,7 @@ def main(arguments: list[str]) -> int:
     home = Path(tempfile.mkdtemp(prefix="hune-bench-"))
     try:
         with Stack(home, {}) as stack:
-            outcomes, postgresql = asyncio.run(measure(stack, chosen, quick=given.quick))
+            outcomes, postgresql = asyncio.run(measure(stack, chosen, quick=given.quick, peers=given.peers))
     except BaseException:
         for log in sorted(home.glob("logs/*.log")):
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)

@@ -58,8 +58,10 @@ class Backlog:
     health: list[Cost] = field(default_factory=list)
 
 
-async def measure(lab: Lab, size: Size, chosen: Collection[str], say: Any) -> tuple[list[Outcome], Backlog]:
-    """Repeat: one way, then the other, on the same records."""
+async def measure(
+    lab: Lab, size: Size, chosen: Collection[str], say: Any, *, batches: bool = False
+) -> tuple[list[Outcome], Backlog]:
+    """Repeat: one way, then the other, on the same records; `batches` adds FastStream's batch mode."""
     traffic, backlog = Traffic(), Backlog()
     router, health = Outcome("router", ROUTER), Outcome("health", HEALTH)
     outputs = {domain: f"peer.{domain}" for domain in topics.WORKERS}
@@ -67,7 +69,7 @@ async def measure(lab: Lab, size: Size, chosen: Collection[str], say: Any) -> tu
     records = traffic.routed(traffic.book(size.accounts, max(size.health_peer, size.bare_peer)))
     await lab.feed(PEER_INPUT, records)
     await _round(lab, traffic, size.accounts, size.warm_up, Backlog())
-    peers: dict[str, list[float]] = {"router": [], "health": [], "bare": []}
+    peers: dict[str, list[float]] = {"router": [], "batches": [], "health": [], "bare": []}
     for repetition in range(size.repetitions):
         label = f"{repetition + 1}/{size.repetitions}"
         if "router" in chosen:
@@ -78,6 +80,14 @@ async def measure(lab: Lab, size: Size, chosen: Collection[str], say: Any) -> tu
             )  # fmt: skip
             router.rows.append({"program": "FastStream", **naive})
             peers["router"].append(naive["events_per_second"])
+        if "router" in chosen and batches:
+            say(f"router {label}: FastStream in batches")
+            naive = await lab.peer(
+                "faststream_batch_router", events=4 * size.router_peer, topic=lab.topic(topics.RAW_EVENTS),
+                group=f"peer.batches.{repetition}", routes=_routes(outputs),
+            )  # fmt: skip
+            router.rows.append({"program": "FastStream, batches", **naive})
+            peers["batches"].append(naive["events_per_second"])
         if "health" in chosen:
             say(f"health {label}: FastStream, one transaction per message")
             naive = await lab.peer(
@@ -101,6 +111,9 @@ async def measure(lab: Lab, size: Size, chosen: Collection[str], say: Any) -> tu
         Figure("router", tuple(cost.per_second for cost in backlog.router), "events/s"),
         Figure("router CPU", tuple(cost.worker_us for cost in backlog.router), "µs/event", more=False),
     ]
+    if batches:
+        ratios = _ratios(backlog.router, peers["batches"])
+        router.figures.insert(1, Figure("router ÷ FastStream in batches (at least once)", ratios, "×"))
     health.figures = [
         Figure("health ÷ FastStream", _ratios(backlog.health, peers["health"]), "×", HEALTH_FLOOR, HEALTH_AIM),
         Figure("health ÷ plain loop, backlog", _ratios(backlog.health, peers["bare"]), "×", BARE_FLOOR),

@@ -26,10 +26,10 @@ class Meter:
         if self._started is None:
             self._started = time.monotonic(), _cpu()
 
-    def add(self, written: int) -> None:
-        """One event is done, and so many records of it were written."""
+    def add(self, written: int, events: int = 1) -> None:
+        """So many events are done, and so many records of them were written."""
         assert self._started is not None
-        self.done += 1
+        self.done += events
         self.written += written
         if self.done < self.goal:
             return
