@@ -134,7 +134,10 @@ class Storm:
             self._over += 1
             self._moved_at = time.monotonic()
             note = "" if happened else " (not reached)"
-            print(f"  {self._over:>3} {fault}{note}: {time.monotonic() - started:.1f} s", flush=True)
+            print(
+                f"  {time.strftime('%H:%M:%S')} {self._over:>3} {fault}{note}: {time.monotonic() - started:.1f} s",
+                flush=True,
+            )
             await asyncio.sleep(self.chance.uniform(0.3, 1.5))
 
     def _one_of(self, service: str) -> Member:

@@ -8,7 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Progress:
 
     def save(self, path: Path) -> None:
         draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(self), indent=1))
+        draft.write_text(json.dumps(vars(self), indent=1))
         draft.replace(path)
 
 
