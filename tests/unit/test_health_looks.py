@@ -23,8 +23,6 @@ TIMES = st.one_of(
 )
 USE = st.tuples(TIMES, st.integers(0, 3), st.integers(0, 2))
 USES = st.tuples(st.just("use"), st.lists(USE, min_size=1, max_size=4))
-    st.just("use"), st.lists(st.tuples(TIMES, st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4)
-)
 MARKS = st.tuples(
     st.just("mark"), TIMES, st.sampled_from(["t1", "t2", "a1"]), st.sampled_from(["opened", "solved", "updated"])
 )
