@@ -28,6 +28,10 @@ TRANSIENT = (
 SESSION = {"jit": "off", "plan_cache_mode": "force_custom_plan"}
 
 
+# A frozen process must not keep the rows that its successor waits for; no handler thinks that long between statements.
+IDLE_IN_TRANSACTION_S = 60
+
+
 def is_closed(connection: Any) -> bool:
     """Whether a connection of a pool is dead; then the pool may have taken it back already, and says so by raising."""
     try:
@@ -73,6 +77,10 @@ async def create_pool(url: str, size: int, name: str) -> Pool:
         init=prepare_connection,
         timeout=10,
         command_timeout=120,
-        server_settings={"application_name": f"hune-{name}", **SESSION},
+        server_settings={
+            "application_name": f"hune-{name}",
+            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
+            **SESSION,
+        },
     )
     return pool

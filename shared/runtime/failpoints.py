@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from shared.errors import Misconfigured
 
 POINTS = (
+    "before_lock",
     "before_commit",
     "after_commit",
     "before_publish",

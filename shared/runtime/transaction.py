@@ -86,6 +86,8 @@ class Attempt:
         Raises Lost when a partition has another owner.
         """
         service, owned = self.worker.name, self.work.owned
+        if self.work.items:
+            reach("before_lock")
         now = await ownership.lock(db, service, owned)
         after = {o.partition: After.of(o) for o in owned}
         moved_on = self._move_offsets(after)
