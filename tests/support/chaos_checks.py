@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -43,38 +43,57 @@ def all_accepted(book: Book, sent: set[str]) -> list[str]:
     )
 
 
-def routed_as_told(routed: Mapping[str, Iterable[Raw]], book: Book) -> list[str]:
-    """Every record of the log is in the topics of the domains that it concerns, as often as it is in the log."""
-    complaints = []
-    expected = book.routed()
-    for domain, records in routed.items():
-        found: Counter[tuple[str, str, str, int | None]] = Counter()
-        for account, event in signals(records):
-            if event.type not in (oracle.REQUEST, oracle.CLOCK):
-                found[account, *event.identity] += 1
-        complaints += few(f"lost on the way to {domain}", sorted((expected[domain] - found).elements(), key=str))
-        complaints += few(f"routed to {domain} too often", sorted((found - expected[domain]).elements(), key=str))
-    return complaints
+Identity = tuple[str, str, str, int | None]
 
 
-def signals(records: Iterable[Raw]) -> list[tuple[str, Event]]:
-    """Routed records in their order, as the oracle reads them: receipt is that of the raw record."""
-    found = []
-    for record in records:
-        event = oracle.read(record)
-        assert event is not None, f"a routed record cannot be read: {record}"
-        recorded = record.headers.get("ce_recordedtime")
-        received = int(recorded) * 1000 if recorded else record.received
-        own = record.headers.get("ce_owntime")
-        event = replace(event, received=received, own=oracle.instant(own.decode()) if own else None)
-        found.append((record.headers["ce_subject"].decode(), event))
-    return found
+@dataclass
+class Routed:
+    """What lies in one domain's topic, as far as it is looked at."""
+
+    domain: str
+    records: int = 0
+    found: Counter[Identity] = field(default_factory=Counter)
+    rung: list[tuple[str, Event]] = field(default_factory=list)
+    """What alerts may come of, in its order."""
+
+    @classmethod
+    def of(cls, domain: str, records: Iterable[Raw]) -> Routed:
+        look = cls(domain)
+        for record in records:
+            look.take(record)
+        return look
+
+    def take(self, record: Raw) -> None:
+        account, event = signal(record)
+        if event.type == oracle.CLOCK:
+            return
+        self.records += 1
+        if event.type.startswith(("ticket.", "survey.")):
+            self.rung.append((account, event))
+        self.found[account, *event.identity] += 1
+
+    @property
+    def repeats(self) -> int:
+        return self.records - len(self.found)
+
+    def as_told(self, book: Book) -> list[str]:
+        """Every record of the log that concerns the domain is in its topic, as often as it is in the log."""
+        expected = book.routed(self.domain)
+        found = Counter({key: n for key, n in self.found.items() if key[2] not in book.requests})
+        lost = sorted((expected - found).elements(), key=str)
+        extra = sorted((found - expected).elements(), key=str)
+        return few(f"lost on the way to {self.domain}", lost) + few(f"routed to {self.domain} too often", extra)
 
 
-def repeats(records: Iterable[Raw]) -> int:
-    """How many routed records are repeats of an earlier one."""
-    found = Counter((account, *event.identity) for account, event in signals(records) if event.type != oracle.CLOCK)
-    return sum(n - 1 for n in found.values())
+def signal(record: Raw) -> tuple[str, Event]:
+    """A routed record as the oracle reads it: its account, and the event with the raw record's receipt."""
+    event = oracle.read(record)
+    assert event is not None, f"a routed record cannot be read: {record}"
+    recorded = record.headers.get("ce_recordedtime")
+    received = int(recorded) * 1000 if recorded else record.received
+    own = record.headers.get("ce_owntime")
+    event = replace(event, received=received, own=oracle.instant(own.decode()) if own else None)
+    return record.headers["ce_subject"].decode(), event
 
 
 # -- results -------------------------------------------------------------------------------------
@@ -195,9 +214,8 @@ def cause_of(alert: Mapping[str, Any]) -> str:
     return next((str(evidence[name]) for name in names if evidence.get(name)), "")
 
 
-def alerts_as_ruled(alerts: Iterable[Raw], routed: Iterable[Raw]) -> list[str]:
+def alerts_as_ruled(alerts: Iterable[Raw], log: Sequence[tuple[str, Event]]) -> list[str]:
     """The episodes of two rules are those that the routed log tells, in its order and by the same events."""
-    log = signals(routed)
     old = oracle.touched_by_old(log)
     expected, got = _by_cause(oracle.episodes(log)), _by_cause(_steps(alerts, old))
     return different("episodes", got, expected)
@@ -290,19 +308,37 @@ def _segments(rows: Rows, book: Book, at: int) -> tuple[dict[Any, Any], dict[Any
 # -- accounting ----------------------------------------------------------------------------------
 
 
-def adds_up(accounting: Mapping[str, Mapping[str, Any]], book: Book, routed: Mapping[str, Sequence[Raw]]) -> list[str]:
+def adds_up(accounting: Mapping[str, Mapping[str, Any]], book: Book, routed: Iterable[Routed]) -> list[str]:
     """What each service read is what lay before it, and every record of it became something."""
     complaints = [f"{name} does not add up: {dict(row)}" for name, row in accounting.items() if not row["balanced"]]
     router = accounting["router"]
     expected = {"read": book.records, "quarantined": book.unreadable, "parked": book.parked()}
     complaints += different("router's account", {name: router[name] for name in expected}, expected)
-    for domain, records in routed.items():
-        row = accounting[domain]
-        complaints += different(f"{domain}'s account", {"quarantined": row["quarantined"]}, {"quarantined": 0})
-        here, twice = len([one for one in records if kind_of(one) != oracle.CLOCK]), repeats(records)
-        if domain in ("health", "voc"):  # the others read results too
-            got = {"read": row["read"], "duplicate": row["duplicate"]}
-            complaints += different(f"{domain}'s account", got, {"read": here, "duplicate": twice})
-        elif row["read"] < here or row["duplicate"] < twice:
-            complaints.append(f"{domain} read {row['read']} of {here}, {row['duplicate']} of {twice} repeats")
+    for look in routed:
+        row = accounting[look.domain]
+        complaints += different(f"{look.domain}'s account", {"quarantined": row["quarantined"]}, {"quarantined": 0})
+        told = {"read": look.records, "duplicate": look.repeats}
+        if look.domain in ("health", "voc"):  # the others read results too
+            complaints += different(f"{look.domain}'s account", {name: row[name] for name in told}, told)
+        elif row["read"] < look.records or row["duplicate"] < look.repeats:
+            complaints.append(f"{look.domain}'s account: {row['read']} read, {row['duplicate']} repeats, not {told}")
     return complaints
+
+
+def packs_agree(results: Iterable[Raw], asked: Mapping[str, str], book: Book, at: int) -> list[str]:
+    """The review packs that were asked for count what the oracle counts; `asked`: request → account."""
+    got = {}
+    for record in results:
+        data = data_of(record) if kind_of(record) == "request.answered" else {}
+        account = asked.get(data.get("request_id", ""))
+        if account is not None:
+            pack = data["answer"]["pack"]
+            got[account] = {
+                "events": pack["usage"]["events"] or 0,
+                "users": pack["usage"]["users"] or 0,
+                "opened": pack["tickets"]["opened"],
+                "open": pack["tickets"]["open_at_end"],
+                "contacts": pack["touchpoints"]["two_way"],
+            }
+    expected = oracle.reviewed(book, at)
+    return different("review packs", got, {account: expected[account] for account in asked.values()})

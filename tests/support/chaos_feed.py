@@ -67,7 +67,7 @@ class Feed:
             self.accepted += len(waiting) - len(failed)
             waiting = failed
             if waiting:
-                self.again["kafka"] += len(waiting)
+                self.again["kafka"] += len(waiting) if self._producer else 0
                 await self._close()
                 await asyncio.sleep(0.3)
 

@@ -18,11 +18,12 @@ from services.gateway import keys
 from shared import db, topics
 from tests.support import chaos_checks as checks
 from tests.support import chaos_stack, oracle
+from tests.support.chaos_checks import Routed
 from tests.support.chaos_faults import WORKERS, Storm, plan
 from tests.support.chaos_feed import Feed, ids_of
-from tests.support.chaos_mix import WISHES, WORDINGS, Mix, now
+from tests.support.chaos_mix import WISHES, WORDINGS, Mix, Sending, name_of, now
 from tests.support.chaos_stack import ChaosStack
-from tests.support.oracle import Book, Raw
+from tests.support.oracle import Book, Event, Raw
 
 SETTLED_WITHIN_S = 300.0
 MEMBERS = {"gateway": 1, "router": 2, "health": 2, "feedback": 1, "qbr": 1, "ops": 3, "voc": 1}
@@ -48,11 +49,12 @@ class Tier:
     events: int
     faults: int
     accounts: int
+    look_every: int = 1
     partitions: int = 4
 
 
-QUICK = Tier("quick", rounds=1, events=50_000, faults=40, accounts=400)
-RELEASE = Tier("release", rounds=25, events=40_000, faults=40, accounts=2_000)
+QUICK = Tier("quick", rounds=1, events=50_000, faults=35, accounts=400)
+RELEASE = Tier("release", rounds=25, events=40_000, faults=40, accounts=2_000, look_every=5)
 
 
 @dataclass
@@ -134,7 +136,7 @@ class Run:
             await self.stack.until_live()
             await self._settle()
         sendings = mix.sendings(self.tier.events)
-        epochs = await self._epochs()
+        before = await self._evidence()
         chance = random.Random(f"{self.progress.seed}/{number}/faults")
         storm = Storm(self.stack, plan(self.tier.faults, chance), chance)
         self.say(f"round {number + 1}: {len(sendings):,} records, {self.tier.faults} faults")
@@ -148,21 +150,26 @@ class Run:
         self.say(f"all {feed.accepted:,} accepted, sent again: {dict(feed.again)}")
         await self.stack.until_ready()
         await self._settle()
-        deaths = sum(len(member.deaths) for member in self.stack.members)
-        proof = Counter(
+        proof = await self._evidence() - before
+        proof["sendings repeated by clients"] = sum(feed.again.values())
+        if (number + 1) % self.tier.look_every == 0 or number + 1 == self.tier.rounds:
+            proof += await self._check(number, key)
+        self._note(number, done.happened, done.missed, proof, time.monotonic() - started)
+
+    async def _evidence(self) -> Counter[str]:
+        """What tells, so far, that faults happened."""
+        rows = await self.stack.fetch("select coalesce(sum(epoch), 0)::bigint as n from hune.partitions")
+        return Counter(
             {
-                "processes that died and came back": deaths,
+                "processes that died and came back": sum(len(member.deaths) for member in self.stack.members),
                 "Kafka restarts": self.stack.store_restarts["kafka"],
                 "PostgreSQL restarts": self.stack.store_restarts["postgres"],
-                "changes of a partition's owner": await self._epochs() - epochs,
+                "changes of a partition's owner": int(rows[0]["n"]),
                 "writes of former owners refused": self.stack.said(chaos_stack.ZOMBIES),
                 "batches tried again": self.stack.said(chaos_stack.RETRIES),
                 "relays started over": self.stack.said(chaos_stack.RELAYS),
-                "sendings repeated by clients": sum(feed.again.values()),
             }
         )
-        await self._check(number, proof)
-        self._note(number, done.happened, done.missed, proof, time.monotonic() - started)
 
     def _note(
         self, number: int, happened: Counter[str], missed: list[str], proof: Counter[str], seconds: float
@@ -180,36 +187,57 @@ class Run:
         assert report.settled, "not settled:\n" + "\n".join(report.flight.lines())
         self.say(f"settled in {report.seconds:.1f} s")
 
-    async def _epochs(self) -> int:
-        rows = await self.stack.fetch("select coalesce(sum(epoch), 0)::bigint as n from hune.partitions")
-        return int(rows[0]["n"])
-
     # -- what came out ----------------------------------------------------------------------------
 
-    async def _check(self, number: int, proof: Counter[str]) -> None:
-        sent: set[str] = set()
+    async def _check(self, number: int, key: str) -> Counter[str]:
+        """Look at everything that is there by now; what it tells of repeats and results."""
+        sent = set(ids_of(self.mix(0).prelude()))
         for past in range(number + 1):
-            mix = self.mix(past)
-            prelude = mix.prelude()
-            sent |= ids_of(mix.sendings(self.tier.events)) | (ids_of(prelude) if past == 0 else set())
+            sent |= self._sent_in(past)
         at = now()
         exports = await self._exports(at)
+        asked = await self._ask_for_packs(number, at, key)
         status = await accounting.snapshot(self.stack)
-        book = Book.of(await self.stack.read(RAW))
-        routed = {worker: await self.stack.read([topic]) for worker, topic in ROUTED.items()}
+        book = Book.of([raw async for raw in self.stack.records(RAW)])
         results = await self.stack.read([topic.name for topic in topics.RESULTS.values()])
         alerts = await self.stack.read([topics.ALERTS.name])
         states = await self.stack.read([topics.STATE_ACCOUNTS.name])
-        proof["repeats dropped by workers"] = sum(status["accounting"][worker]["duplicate"] for worker in WORKERS)
-        proof["results"], proof["alert events"] = len(results), len(alerts)
         self.say(f"read back: {book.records:,} raw, {len(results):,} results, {len(alerts):,} alert events")
-        complaints = checks.all_accepted(book, sent)
-        complaints += checks.routed_as_told(routed, book)
-        complaints += checks.adds_up(status["accounting"], book, routed)
-        complaints += checks.exports_agree(exports, book, oracle.micros(at), LABELS)
-        complaints += result_complaints(results, alerts, states, exports, routed, book, oracle.micros(at))
+        us = oracle.micros(at)
+        complaints = checks.all_accepted(book, sent | set(asked))
+        looks = []
+        for worker, topic in ROUTED.items():
+            look = Routed(worker)
+            async for raw in self.stack.records([topic]):
+                look.take(raw)
+            complaints += look.as_told(book)
+            looks.append(look)
+        complaints += checks.adds_up(status["accounting"], book, looks)
+        complaints += checks.exports_agree(exports, book, us, LABELS)
+        complaints += checks.packs_agree(results, asked, book, us)
+        rung = next(look.rung for look in looks if look.domain == "health")
+        complaints += result_complaints(results, alerts, states, exports, rung, book, us)
         self.say(f"checked: {len(complaints)} complaints")
         assert not complaints, "\n".join(complaints)
+        dropped = sum(status["accounting"][worker]["duplicate"] for worker in WORKERS)
+        told = {"repeats dropped by workers": dropped, "results": len(results), "alert events": len(alerts)}
+        return Counter(told) - self.progress.proof
+
+    def _sent_in(self, number: int) -> set[str]:
+        mix = self.mix(number)
+        mix.prelude()  # takes the first ids
+        return ids_of(mix.sendings(self.tier.events))
+
+    async def _ask_for_packs(self, number: int, at: datetime, key: str) -> dict[str, str]:
+        """Ask for the review pack of every account as of T; request → account."""
+        asked = {f"check-{number}-{k}": name_of(k) for k in range(self.tier.accounts)}
+        sendings = []
+        for id, account in asked.items():
+            body = {"id": id, "demand": "qbr.review", "account_id": account, "parameters": {"as_of": at.isoformat()}}
+            sendings.append(Sending("kafka", RAW[1], account.encode(), json.dumps(body).encode(), (), id))
+        await Feed(self.stack.bootstrap_servers, self.stack.gateway_url, key, self.tier.partitions).run(sendings)
+        await self._settle()
+        return asked
 
     async def _exports(self, at: datetime) -> dict[str, list[dict[str, Any]]]:
         found = {kind: await export.rows(self.stack, kind, at) for kind in KINDS}
@@ -219,7 +247,7 @@ class Run:
 
 def result_complaints(
     results: Sequence[Raw], alerts: Sequence[Raw], states: Sequence[Raw], exports: dict[str, list[dict[str, Any]]],
-    routed: dict[str, list[Raw]], book: Book, at: int,
+    rung: Sequence[tuple[str, Event]], book: Book, at: int,
 ) -> list[str]:  # fmt: skip
     """What is wrong with the result topics."""
     complaints = checks.each_once([*results, *alerts, *states])
@@ -234,7 +262,7 @@ def result_complaints(
     complaints += checks.comments_as_told(results, book, at)
     complaints += checks.answered_once(results, book)
     complaints += checks.alternating(alerts)
-    complaints += checks.alerts_as_ruled(alerts, routed["health"])
+    complaints += checks.alerts_as_ruled(alerts, rung)
     return complaints
 
 

@@ -357,7 +357,12 @@ class ChaosStack:
             await connection.close()
 
     async def read(self, topics: list[str]) -> list[Raw]:
-        """Everything in some topics that a `read_committed` consumer sees, in order per partition."""
+        """Everything in some topics that a `read_committed` consumer sees, by topic and partition."""
+        found = [raw async for raw in self.records(topics)]
+        return sorted(found, key=lambda raw: (raw.topic, raw.partition, raw.offset))
+
+    async def records(self, topics: list[str]) -> AsyncIterator[Raw]:
+        """The same one by one, in order per partition."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap_servers,
             isolation_level="read_committed",
@@ -366,20 +371,17 @@ class ChaosStack:
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
         await consumer.start()
-        found: list[Raw] = []
         try:
             places = [TopicPartition(topic, p) for topic in topics for p in range(self.partitions)]
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
             while any([await consumer.position(tp) < ends[tp] for tp in places]):
                 for tp, records in (await consumer.getmany(timeout_ms=500)).items():
-                    found += [
-                        Raw(tp.topic, tp.partition, r.offset, r.timestamp * 1000, r.value or b"", dict(r.headers))
-                        for r in records
-                    ]
+                    for r in records:
+                        headers = dict(r.headers)
+                        yield Raw(tp.topic, tp.partition, r.offset, r.timestamp * 1000, r.value or b"", headers)
         finally:
             await consumer.stop()
-        return sorted(found, key=lambda raw: (raw.topic, raw.partition, raw.offset))
 
     def said(self, sentence: str) -> int:
         """How often the members' logs hold a sentence."""

@@ -209,14 +209,13 @@ class Book:
     def parked(self) -> int:
         return sum(self.account_of(event) is None for event in self.events)
 
-    def routed(self) -> dict[str, Counter[tuple[str, str, str, int | None]]]:
-        """Per domain: how often each (account, source, id, own time) must be in its topic, repeats included."""
-        found: dict[str, Counter[tuple[str, str, str, int | None]]] = {name: Counter() for name in DOMAINS}
+    def routed(self, domain: str) -> Counter[tuple[str, str, str, int | None]]:
+        """How often each (account, source, id, own time) must be in a domain's topic, repeats included."""
+        found: Counter[tuple[str, str, str, int | None]] = Counter()
         for event in self.events:
             account = self.account_of(event)
-            if account is not None:
-                for domain in ROUTES[event.type].split():
-                    found[domain][account, *event.identity] += 1
+            if account is not None and domain in ROUTES[event.type].split():
+                found[account, *event.identity] += 1
         return found
 
     def facts(self, at: int | None = None) -> dict[str, list[Event]]:
@@ -482,18 +481,37 @@ def _root(name: str, parents: Mapping[str, Any]) -> str:
     return name
 
 
+def _goes_both_ways(event: Event) -> bool:
+    if event.type == "touchpoint.logged":
+        return bool(event.data["two_way"])
+    return event.type in ("meeting.held", "call.held")
+
+
 def last_contact(book: Book, at: int) -> dict[str, str | None]:
     """Account → the last contact that went both ways."""
     found: dict[str, str | None] = {}
     for account, events in book.facts(at).items():
-        times = [
-            event.at
-            for event in events
-            if event.type in ("meeting.held", "call.held")
-            or (event.type == "touchpoint.logged" and event.data["two_way"])
-        ]
+        times = [event.at for event in events if _goes_both_ways(event)]
         if times:
             found[account] = text_of(max(times))
+    return found
+
+
+def reviewed(book: Book, at: int) -> dict[str, dict[str, int]]:
+    """What a review pack counts from the first instant of T's quarter up to T."""
+    today = when(at).date()
+    start = micros(datetime(today.year, 3 * ((today.month - 1) // 3) + 1, 1, tzinfo=UTC))
+    found = {}
+    for account, events in book.facts(at).items():
+        here = [event for event in events if event.at >= start]
+        used = [event for event in here if event.type == "usage.tracked"]
+        found[account] = {
+            "events": len(used),
+            "users": len({event.user for event in used if event.user}),
+            "opened": sum(event.type == "ticket.opened" for event in here),
+            "open": sum(ticket.is_open for ticket in tickets(events)),
+            "contacts": sum(_goes_both_ways(event) for event in here),
+        }
     return found
 
 
