@@ -29,6 +29,10 @@ TRANSACTION_TIMEOUT_MS = 30_000
 MOST_RECORDS = 20_000
 MOST_BYTES_IN_HAND = 8 * 1024 * 1024
 TAIL = 64
+# A transaction costs the broker several milliseconds however little is in it, and every partition has its own: the
+# busier the broker, the longer they rest and the more each carries.
+REST_FACTOR = 3
+LONGEST_REST_S = 0.25
 
 Rows = list[tuple[int, list[Outgoing]]]
 """Outbox rows in order: (seq of the first record, the records)."""
@@ -113,9 +117,11 @@ class Relay:
             self._wake.clear()
             try:
                 while self.behind and not self._stopping:
+                    began = time.monotonic()
                     await self._publish(await self._next_rows())
                     delay = 0.1
-                    await asyncio.sleep(self._interval)
+                    took = time.monotonic() - began
+                    await asyncio.sleep(min(max(self._interval, REST_FACTOR * took), LONGEST_REST_S))
             except asyncio.CancelledError:
                 raise
             except Exception as error:
