@@ -10,12 +10,9 @@ from typing import Any
 
 from services.health import scoring, wording
 from services.health.facts import Answer, Contact, Invoice, Picture, Ticket
-from services.health.scoring import Score
-from services.health.settings import (
+from services.health.rules import (
     AnyRule,
     Detractor,
-    Language,
-    Model,
     PaymentFailed,
     Promoter,
     ScoreBelow,
@@ -28,6 +25,8 @@ from services.health.settings import (
     UsageDip,
     UsageGrowth,
 )
+from services.health.scoring import Score
+from services.health.settings import Language, Model
 from services.health.usage import DAY_US, micros, moment
 
 MOST_STOPPED = 5

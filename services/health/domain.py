@@ -17,8 +17,9 @@ import xxhash
 from services.health import alerts, facts, scoring, wording
 from services.health.alerts import Finding, Situation
 from services.health.facts import Facts, Picture
+from services.health.rules import Rules
 from services.health.scoring import Score
-from services.health.settings import Model, Rules
+from services.health.settings import Model
 from services.health.usage import Usage, micros, midnight, moment
 from shared.ids import derived_id
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.health.domain import Policy
-from services.health.settings import RevenueRules, load_model, load_revenue_rules, load_rules
+from services.health.rules import load_rules
+from services.health.settings import RevenueRules, load_model, load_revenue_rules
 from shared import config
 from shared.settings import config_dir
 

@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONFIGURATION: Mapping[str, str] = {
     # By name, because what is shared imports no service.
-    "alerts": "services.health.settings:Rules",
+    "alerts": "services.health.rules:Rules",
     "exclusions": "services.router.settings:Exclusions",
     "health": "services.health.settings:Model",
     "revenue": "services.health.settings:RevenueRules",

@@ -11,7 +11,8 @@ from services.health import domain
 from services.health.domain import Decision, Memory, Policy
 from services.health.facts import Facts
 from services.health.policy import load_policy
-from services.health.settings import Model, Rules
+from services.health.rules import Rules
+from services.health.settings import Model
 from shared import config
 from tests.unit.test_health_scoring import T, known, learnt
 from tests.unit.test_health_usage import used

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from services.health.policy import load_policy
-from services.health.settings import Model, Rules
+from services.health.rules import Rules
+from services.health.settings import Model
 from shared import config
 from shared.errors import Misconfigured
 
