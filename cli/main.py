@@ -46,7 +46,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "topics": Entry("cli.topics", "create and list the Kafka topics"),
         "privacy": Entry("cli.privacy", "delete or suppress a person"),
         "notify": Entry("cli.notify", "send a test message"),
-        "db": Entry("cli.db", "roles of the database"),
+        "db": Entry("cli.db", "tables and roles of the databases"),
     },
     "Develop": {
         "test": Entry("cli.test", "the test tiers, against real Kafka and PostgreSQL"),

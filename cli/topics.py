@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
+from aiokafka.errors import KafkaError
 
 from cli import output
 from cli.support import control_url, load_installation, run
 from shared import db, topics
+from shared.errors import Transient
 from shared.kafka import apply_topics
+
+PAUSE_S = 0.5
 
 
 @click.group("topics")
@@ -16,9 +22,11 @@ def command() -> None:
 
 
 @command.command("apply")
-def apply() -> None:
+@click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help="Copies of each new topic.")
+@click.option("--wait", "patience", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait for Kafka.")
+def apply(replicas: int, patience: float) -> None:
     """Create the topics that are missing; those that are there stay as they are."""
-    created = run(_apply())
+    created = run(_apply(replicas, patience))
     for name in created:
         click.echo(f"created {name}")
     click.echo(f"{len(topics.ALL)} topics are there, {len(created)} of them new")
@@ -50,7 +58,7 @@ def list_(json_: bool) -> None:
     click.echo(output.table(lines))
 
 
-async def _apply() -> list[str]:
+async def _apply(replicas: int, patience: float) -> list[str]:
     from cli.home import open_stores
 
     async with open_stores(need_kafka=True) as stores:
@@ -59,4 +67,11 @@ async def _apply() -> list[str]:
             installation = await load_installation(control)
         finally:
             await control.close()
-        return await apply_topics(stores.bootstrap_servers, installation.partitions)
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                return await apply_topics(stores.bootstrap_servers, installation.partitions, replicas)
+            except KafkaError as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise Transient(f"Kafka does not answer at {stores.bootstrap_servers}: {error}") from error
+            await asyncio.sleep(PAUSE_S)

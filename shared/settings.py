@@ -22,6 +22,7 @@ class Settings:
     config_dir: Path
     partitions: int = DEFAULT_PARTITIONS
     probes_port: int = 0
+    probes_host: str = "127.0.0.1"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
 
@@ -40,6 +41,7 @@ class Settings:
             config_dir=config_dir(env),
             partitions=_number(env, "HUNE_PARTITIONS", DEFAULT_PARTITIONS),
             probes_port=_number(env, "HUNE_PROBES_PORT", 0),
+            probes_host=env.get("HUNE_PROBES_HOST", "").strip() or "127.0.0.1",
             gateway_host=env.get("HUNE_GATEWAY_HOST", "127.0.0.1"),
             gateway_port=_number(env, "HUNE_GATEWAY_PORT", 8080),
         )

@@ -543,10 +543,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette, settings: Settings, port: int, **options: Any) -> _Server:
+def _server(app: Starlette, host: str, port: int, **options: Any) -> _Server:
     config = uvicorn.Config(
         app,
-        host=settings.gateway_host,
+        host=host,
         port=port,
         access_log=False,
         log_config=None,
@@ -562,12 +562,12 @@ async def serve(settings: Settings, knobs: GatewaySettings) -> None:
     gateway = Gateway(settings, knobs)
     door = _server(
         make_app(gateway),
-        settings,
+        settings.gateway_host,
         settings.gateway_port,
         timeout_graceful_shutdown=knobs.drain_seconds,
         timeout_keep_alive=75,
     )
-    probes = _server(_probes_app(gateway), settings, settings.probes_port, lifespan="off")
+    probes = _server(_probes_app(gateway), settings.probes_host, settings.probes_port, lifespan="off")
 
     def leave() -> None:
         gateway.draining = True

@@ -45,7 +45,7 @@ async def _serve(worker: Worker, settings: Settings) -> None:
         ],
         on_shutdown=[runtime.stop],
     )
-    options: dict[str, Any] = {"host": "127.0.0.1", "port": str(settings.probes_port)}
+    options: dict[str, Any] = {"host": settings.probes_host, "port": str(settings.probes_port)}
     await app.run(log_level=logging.WARNING, run_extra_options=options)
 
 
