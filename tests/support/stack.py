@@ -78,12 +78,15 @@ class Installation:
         )
 
 
-def bare_environment(home: Path) -> dict[str, str]:
-    """This environment without addresses of given stores, for a home of its own."""
+def clean_environment() -> dict[str, str]:
+    """This environment without addresses of given stores."""
     given = {"HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS"}
-    env = {name: value for name, value in os.environ.items() if name not in given}
-    return env | {
-        "PYTHONPATH": str(ROOT),
+    return {name: value for name, value in os.environ.items() if name not in given} | {"PYTHONPATH": str(ROOT)}
+
+
+def bare_environment(home: Path) -> dict[str, str]:
+    """The same for a home of its own."""
+    return clean_environment() | {
         "HUNE_HOME": str(home),
         "HUNE_PARTITIONS": str(PARTITIONS),
         "HUNE_GATEWAY_PORT": str(ports.choose(1)[0]),
