@@ -32,7 +32,7 @@ async def snapshot(stores: Stores) -> dict[str, Any]:
         now = None
         if stores.bootstrap_servers:
             async with Offsets(stores.bootstrap_servers) as offsets:
-                now = await flight.measure(state, offsets, partitions)
+                now = await flight.measure(state, offsets, partitions, stores.home)
         return {
             "in_flight": now.total if now else None,
             "clock": clock_of(state, await control.fetchval("select now()")),

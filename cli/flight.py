@@ -8,9 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import asyncpg
 
+from cli.home import spool_of
 from cli.offsets import Offsets, Partition
 from shared import db, topics
 from shared.errors import Misconfigured
@@ -76,20 +78,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """What was in flight at one moment; `ends` and `heads` are how far topics and outboxes reached."""
+    """What was in flight at one moment; `ends` and `heads` are how far topics and outboxes reached.
+
+    `spooled` counts the bytes that the gateway accepted and Kafka has not got yet.
+    """
 
     unread: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unpublished: Mapping[str, int] = field(default_factory=dict)
     redrives: Mapping[str, int] = field(default_factory=dict)
     due: Mapping[str, int] = field(default_factory=dict)
     unstable: Mapping[str, int] = field(default_factory=dict)
+    spooled: int = 0
     ends: Mapping[Partition, int] = field(default_factory=dict)
     heads: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         parts = (self.unread, self.unpublished, self.redrives, self.due, self.unstable)
-        return sum(sum(part.values()) for part in parts)
+        return sum(sum(part.values()) for part in parts) + (1 if self.spooled else 0)
 
     def lag(self, services: Iterable[str]) -> dict[str, int]:
         """Records that each service has still to read."""
@@ -105,6 +111,8 @@ class Flight:
         said += [f"{service} has {n:,} quarantined records to read again" for service, n in self.redrives.items()]
         said += [f"{service} has {n:,} accounts whose time has come" for service, n in self.due.items()]
         said += [f"{topic} has {n:,} records in an open transaction" for topic, n in self.unstable.items()]
+        if self.spooled:
+            said.append(f"the gateway has {self.spooled:,} bytes in its spool that Kafka has not got yet")
         return said
 
 
@@ -160,12 +168,15 @@ async def _count_due(database: db.Connection, services: set[str]) -> Counter[str
     return due
 
 
-async def measure(state: State, offsets: Offsets, partitions: int) -> Flight:
-    """Compare what the services had read with how far the topics reach now.
+async def measure(state: State, offsets: Offsets, partitions: int, home: Path) -> Flight:
+    """Compare what the services had read with how far the topics reach now, and look into the home's spool.
 
     The state must have been read before: a service that had read all there is now, and had published all it
     wrote, had nothing to do in between.
     """
+    from services.gateway.spool import bytes_waiting
+
+    spooled = bytes_waiting(spool_of(home))  # before the topics' ends: what left it since is seen there
     doors = {service: topics_of(service) for service in ("router", *state.services)}
     names = {topic.name for reads, writes in doors.values() for topic in (*reads, *writes)}
     names |= {topics.RAW_EVENTS.name, topics.RAW_REQUESTS.name}
@@ -178,6 +189,7 @@ async def measure(state: State, offsets: Offsets, partitions: int) -> Flight:
         redrives=state.redrives,
         due=state.due,
         unstable=_by_service((topic, end - committed[topic, p]) for (topic, p), end in written.items()),
+        spooled=spooled,
         ends=written,
         heads={(row.service, row.partition): row.head for row in state.partitions},
     )

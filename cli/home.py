@@ -109,6 +109,11 @@ class Home:
         return str(self.path)
 
 
+def spool_of(home: Path) -> Path:
+    """Where the gateway of a home keeps what Kafka does not take."""
+    return home / "spool"
+
+
 def main_home(env: Mapping[str, str] = os.environ) -> Home:
     """The home of `up`, `send` and `import`: HUNE_HOME, else the user's data folder."""
     if env.get("HUNE_HOME", "").strip():

@@ -48,9 +48,9 @@ async def settle(stores: Stores, timeout: float = TIMEOUT_S) -> SettleReport:
         wait = FIRST_WAIT_S
         while True:
             state = await flight.load_state(databases)
-            now = await flight.measure(state, offsets, partitions)
-            if goal is None:
-                goal = now
+            now = await flight.measure(state, offsets, partitions, stores.home)
+            if goal is None or now.spooled:
+                goal, hops = now, 0
             elif await flight.has_passed(state, goal, offsets):
                 goal, hops, wait = now, hops + 1, FIRST_WAIT_S
             rested = before is not None and before.total == now.total == 0 and before.ends == now.ends

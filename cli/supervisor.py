@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cli.home import Home, Phase, RunState, ServiceState, StoreState
+from cli.home import Home, Phase, RunState, ServiceState, StoreState, spool_of
 from devstack import ports, processes
 from devstack.errors import StackError
 from devstack.stack import Stack, Store, check_alive
@@ -289,6 +289,7 @@ class Supervisor:
             "HUNE_DATABASE_URLS": ",".join(self._stack.database_urls),
             "HUNE_PARTITIONS": str(self._partitions),
             "HUNE_GATEWAY_PORT": str(self._gateway_port),
+            "HUNE_GATEWAY_SPOOL_DIR": self._env.get("HUNE_GATEWAY_SPOOL_DIR") or str(spool_of(self.home.path)),
             "PYTHONUNBUFFERED": "1",
         }
         for name, port in zip(names, ports.choose(len(names)), strict=True):

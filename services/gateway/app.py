@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway import keys, metrics, store
 from services.gateway.adapters.base import Door, Incoming, Words
@@ -28,11 +29,12 @@ from services.gateway.body import read_body
 from services.gateway.canonical import Refused, record_of
 from services.gateway.doors import DOORS
 from services.gateway.handlers import build
-from services.gateway.ingest import Durable, Ingest, NotDurable
+from services.gateway.ingest import Durable, Ingest
 from services.gateway.limiter import TokenBuckets
 from services.gateway.openapi import document
 from services.gateway.requests import MAX_BYTES, MAX_WAIT_SECONDS, Conflict, Desk, read_request
 from services.gateway.settings import GatewaySettings
+from services.gateway.spool import NotDurable, Spool
 from services.gateway.webhooks import settings as webhooks
 from services.gateway.webhooks.base import Answer, Delivery, Forged, Tool, say_refused
 from services.gateway.webhooks.tools import TOOLS
@@ -42,7 +44,7 @@ from shared.errors import Misconfigured
 from shared.observability import logs
 from shared.settings import Settings
 
-__all__ = ["Gateway", "build", "main", "make_app"]
+__all__ = ["Gateway", "build", "impatient", "main", "make_app"]
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +93,7 @@ class Gateway:
     def __init__(self, settings: Settings, knobs: GatewaySettings, ingest: Durable | None = None) -> None:
         self.settings, self.knobs = settings, knobs
         self.databases = Databases(settings.database_url, settings.database_urls)
-        self.ingest: Durable = ingest or Ingest(
-            settings.kafka_bootstrap_servers, ack_seconds=knobs.ack_seconds, queue_bytes=knobs.queue_bytes
-        )
+        self.ingest: Durable = ingest or _ingest(settings, knobs)
         self.keys = keys.KeyRing(self._load_keys)
         self.desk = Desk(self.databases, self.ingest)
         self.buckets = TokenBuckets(knobs.rate, knobs.burst)
@@ -159,8 +159,8 @@ class Gateway:
         if not self.keys.loaded:
             return "keys not read yet: the control database cannot be reached"
         if not self.ingest.ready:
-            return "Kafka cannot be reached"
-        if self.worker and (self.runtime is None or not self.runtime.ready()):
+            return "Kafka cannot be reached, and there is no spool or it is full"
+        if self.worker and not self.ingest.spooling and (self.runtime is None or not self.runtime.ready()):
             return "the reader of answers is not running"
         return None
 
@@ -219,6 +219,15 @@ class Gateway:
             yield
         finally:
             self._in_flight[key.name] -= 1
+
+
+def _ingest(settings: Settings, knobs: GatewaySettings) -> Ingest:
+    spool, seconds = None, knobs.ack_seconds
+    if knobs.spool_dir is not None:
+        spool, seconds = Spool(knobs.spool_dir, quota=knobs.spool_bytes), min(knobs.spool_seconds, seconds)
+        metrics.SPOOL_BYTES.set_function(lambda: spool.size)
+        metrics.SPOOL_AGE_SECONDS.set_function(spool.age)
+    return Ingest(settings.kafka_bootstrap_servers, ack_seconds=seconds, queue_bytes=knobs.queue_bytes, spool=spool)
 
 
 def _respond(status: int, body: bytes, media_type: str = JSON, retry_after: int | None = None) -> Response:
@@ -535,6 +544,40 @@ def _probes_app(gateway: Gateway) -> Starlette:
     return app
 
 
+def impatient(seconds: float) -> type[HttpToolsProtocol]:
+    """HTTP whose callers must send the head of a request within `seconds`, or are cut off; bodies have their own."""
+
+    class Protocol(HttpToolsProtocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def on_message_begin(self) -> None:
+            self._wait()
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._stop_waiting()
+            super().on_headers_complete()
+
+        def _wait(self) -> None:
+            if self._timer is None:
+                self._timer = self.loop.call_later(seconds, self.transport.close)
+
+        def _stop_waiting(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return Protocol
+
+
 class _Server(uvicorn.Server):
     """A server that leaves the signals to the process, which has two of them and its own exit status."""
 
@@ -566,6 +609,7 @@ async def serve(settings: Settings, knobs: GatewaySettings) -> None:
         settings.gateway_port,
         timeout_graceful_shutdown=knobs.drain_seconds,
         timeout_keep_alive=75,
+        http=impatient(knobs.body_seconds),
     )
     probes = _server(_probes_app(gateway), settings.probes_host, settings.probes_port, lifespan="off")
 

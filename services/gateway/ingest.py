@@ -1,8 +1,11 @@
-"""The durable producer: `publish` returns once every record is on all in-sync replicas, or says that it is not.
+"""The durable producer: `publish` returns once every record is on all in-sync replicas or in the spool.
 
 Records of concurrent callers are collected per partition and sent as one batch, one in flight per partition: the
-order of a key holds, and a call with 100 events costs a handful of futures. A store in front of Kafka (a spool)
-would be another `Durable`.
+order of a key holds, and a call with 100 events costs a handful of futures.
+
+With a spool, records that Kafka does not acknowledge in time are *diverted*: all that is unacknowledged, in order, and
+from then on everything new behind it, until the spool has been sent to Kafka and is empty. So the order of a key holds
+over an outage, too; what had reached Kafka after all is there twice, with the same id.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from services.gateway import metrics
 from services.gateway.canonical import Record
+from services.gateway.spool import NotDurable, Segment, Spool
 from shared import topics
 from shared.ids import partition_of
 from shared.kafka import producer_options
@@ -29,15 +34,9 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 480 * 1024
 STALLED_SECONDS = 60.0
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
+WAVE = 2_000
+SHORTLY_SECONDS = 0.01
 TOPICS = (topics.RAW_EVENTS.name, topics.RAW_REQUESTS.name)
-
-
-class NotDurable(Exception):
-    """The records are not known to be kept. `certain`: none of them is or will be written."""
-
-    def __init__(self, reason: str, *, certain: bool) -> None:
-        super().__init__(reason)
-        self.certain = certain
 
 
 class Durable(Protocol):
@@ -45,6 +44,9 @@ class Durable(Protocol):
 
     @property
     def ready(self) -> bool: ...
+
+    @property
+    def spooling(self) -> bool: ...
 
     @property
     def queued_bytes(self) -> int: ...
@@ -58,15 +60,24 @@ def _partition(key: bytes, partitions: int) -> int:
 
 
 class _Chunk:
-    """Records of one partition that travel together; `handed` once the producer has them."""
+    """Records of one partition that travel together; `handed` once the producer has them, `spooled` once the spool."""
 
-    __slots__ = ("done", "handed", "parts", "size")
+    __slots__ = ("done", "handed", "parts", "size", "spooled")
 
     def __init__(self, done: asyncio.Future[None]) -> None:
         self.parts: list[list[Record]] = []
         self.size = 0
-        self.handed = False
+        self.handed = self.spooled = False
         self.done = done
+
+    def succeed(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()
 
 
 class _Lane:
@@ -89,9 +100,18 @@ class _Lane:
         last.size += size
         return last
 
+    def withdraw(self) -> list[_Chunk]:
+        """All that is not acknowledged, in order; only what the producer has stays."""
+        chunks = list(self.chunks)
+        self.chunks = deque(chunk for chunk in chunks if chunk.handed)
+        return chunks
+
 
 class Ingest:
-    """Kafka behind `Durable`."""
+    """Kafka behind `Durable`; with a spool beside it if there is one.
+
+    `ack_seconds` is how long Kafka may take: after that the records are refused, or go to the spool.
+    """
 
     def __init__(
         self,
@@ -99,10 +119,12 @@ class Ingest:
         *,
         ack_seconds: float,
         queue_bytes: int,
+        spool: Spool | None = None,
         make_producer: Callable[[], Any] | None = None,
     ) -> None:
         self._make = make_producer or (lambda: AIOKafkaProducer(**producer_options(bootstrap_servers)))
         self._ack_seconds, self._queue_bytes = ack_seconds, queue_bytes
+        self._spool, self._spooling = spool, False
         self._producer: Any | None = None
         self._partitions: dict[str, int] = {}
         self._connected = asyncio.Event()
@@ -113,30 +135,49 @@ class Ingest:
 
     @property
     def ready(self) -> bool:
-        return self._connected.is_set()
+        return self._connected.is_set() or (self._spool is not None and not self._spool.is_full)
+
+    @property
+    def spooling(self) -> bool:
+        """Whether what comes in now goes to the spool."""
+        return self._spool is not None and (self._spooling or not self._connected.is_set())
 
     @property
     def queued_bytes(self) -> int:
         return self._queued
 
     async def start(self) -> None:
-        """Begin to connect; does not wait, so that the door can say 503 while Kafka is away."""
+        """Begin to connect; does not wait, so that the door can answer while Kafka is away.
+
+        Raises Misconfigured when the spool cannot be used.
+        """
+        if self._spool is not None:
+            self._spool.open()
+            if not self._spool.is_empty:
+                self._spooling = True
+                self._spawn(self._replay(self._spool))
         self._spawn(self._connect())
 
     async def stop(self) -> None:
-        """Finish what is queued as far as Kafka lets us within the time of an acknowledgement, then close."""
+        """Finish what is queued, in the spool what Kafka does not take within the time of an acknowledgement."""
         self._stopping = True
         busy = {lane.task for lane in self._lanes.values() if lane.task is not None}
-        if busy:
-            await asyncio.wait(busy, timeout=self._ack_seconds)
+        if busy and not self._spooling:
+            _, late = await asyncio.wait(busy, timeout=self._ack_seconds)
+            if late and self._spool is not None:
+                self._divert("the gateway stops")
+        if self._spool is not None:
+            await self._spool.flushed()
         for task in (*busy, *self._tasks):
             task.cancel()
         await asyncio.gather(*busy, *self._tasks, return_exceptions=True)
+        if self._spool is not None:
+            await self._spool.close()
         if self._producer is not None:
             await _close(self._producer)
 
     async def publish(self, records: Sequence[Record]) -> None:
-        """Return when all records are acknowledged by all in-sync replicas.
+        """Return when all records are acknowledged by all in-sync replicas, or in the spool.
 
         Raises NotDurable; the records' ids make it safe for the caller to send the same again.
         """
@@ -144,17 +185,28 @@ class Ingest:
             return
         if self._queued >= self._queue_bytes:
             raise NotDurable("the queue to Kafka is full", certain=True)
-        deadline = time.monotonic() + self._ack_seconds
-        await self._wait_connected(deadline)
-        entries = [(lane, part, lane.add(part)) for lane, part in self._split(records)]
-        size = sum(record.size for record in records)
+        size = sum([record.size for record in records])
         self._queued += size
         try:
-            for lane, _, _ in entries:
-                self._wake(lane)
-            await self._settle(entries, deadline)
+            await self._publish(records, time.monotonic() + self._ack_seconds)
         finally:
             self._queued -= size
+
+    async def _publish(self, records: Sequence[Record], deadline: float) -> None:
+        if not self._spooling:
+            try:
+                await self._wait_connected(deadline)
+            except NotDurable as away:
+                if self._spool is None:
+                    raise
+                self._divert(str(away))
+        if self._spooling and self._spool is not None:
+            await asyncio.shield(self._spool.append(records))
+            return
+        entries = [(lane, part, lane.add(part)) for lane, part in self._split(records)]
+        for lane, _, _ in entries:
+            self._wake(lane)
+        await self._settle(entries, deadline)
 
     async def _wait_connected(self, deadline: float) -> None:
         if self._connected.is_set():
@@ -181,6 +233,9 @@ class Ingest:
     async def _settle(self, entries: list[tuple[_Lane, list[Record], _Chunk]], deadline: float) -> None:
         futures = {chunk.done for _, _, chunk in entries}
         done, late = await asyncio.wait(futures, timeout=max(0.0, deadline - time.monotonic()))
+        if late and self._spool is not None:
+            self._divert("no acknowledgement from Kafka in time")
+            done, late = await asyncio.wait(futures)
         errors = [error for future in done if (error := future.exception()) is not None]
         if not late and not errors:
             return
@@ -189,9 +244,56 @@ class Ingest:
             if chunk.done in late and not chunk.handed:
                 chunk.parts.remove(part)
             else:
-                handed = True
-        reason = f"{type(errors[0]).__name__} from Kafka" if errors else "no acknowledgement from Kafka in time"
+                handed = handed or chunk.handed
+        if not errors:
+            reason = "no acknowledgement from Kafka in time"
+        else:
+            reason = str(errors[0]) if isinstance(errors[0], NotDurable) else f"{type(errors[0]).__name__} from Kafka"
         raise NotDurable(reason, certain=not handed)
+
+    def _divert(self, reason: str) -> None:
+        """From here on everything goes to the spool, first what waits for Kafka, in its order."""
+        if self._spooling or self._spool is None:
+            return
+        self._spooling = True
+        log.warning("Kafka does not take records; the spool does", extra={"reason": reason})
+        for lane in self._lanes.values():
+            for chunk in lane.withdraw():
+                _spool(self._spool, chunk)
+        self._spawn(self._replay(self._spool))
+
+    async def _replay(self, spool: Spool) -> None:
+        """Send what is in the spool, then open the direct way again."""
+        while True:
+            await self._connected.wait()
+            if spool.is_empty:
+                self._spooling = False  # nothing awaited since the look: nobody can have come in between
+                log.info("the spool is on Kafka and empty")
+                return
+            segment = await spool.oldest()
+            if segment is None:
+                await asyncio.sleep(SHORTLY_SECONDS)
+                continue
+            await self._replay_segment(spool, segment)
+
+    async def _replay_segment(self, spool: Spool, segment: Segment) -> None:
+        records = await spool.read(segment)
+        for start in range(0, len(records), WAVE):
+            wave, attempt = records[start : start + WAVE], 0
+            while not await self._deliver(wave):
+                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
+            metrics.REPLAYED.inc(len(wave))
+        spool.drop(segment)
+
+    async def _deliver(self, records: Sequence[Record]) -> bool:
+        """Send records of the spool; False if any of them must be sent again, after which all are."""
+        await self._connected.wait()
+        entries = [(lane, lane.add(part)) for lane, part in self._split(records)]
+        for lane, _ in entries:
+            self._wake(lane)
+        done, _ = await asyncio.wait({chunk.done for _, chunk in entries})
+        return all(future.exception() is None for future in done)
 
     def _wake(self, lane: _Lane) -> None:
         if lane.task is None:
@@ -200,11 +302,15 @@ class Ingest:
     async def _drain(self, lane: _Lane) -> None:
         try:
             while lane.chunks:
-                while (producer := self._producer) is None:
+                producer = self._producer
+                if producer is None:
                     await self._connected.wait()
-                if lane.chunks[0].parts:
-                    await self._send(producer, lane, lane.chunks[0])
-                lane.chunks.popleft()
+                    continue
+                chunk = lane.chunks[0]
+                if chunk.parts:
+                    await self._send(producer, lane, chunk)
+                if lane.chunks and lane.chunks[0] is chunk:
+                    lane.chunks.popleft()
         finally:
             lane.task = None
 
@@ -219,10 +325,20 @@ class Ingest:
             # gap in the sequence, after which an idempotent producer sends nothing more.
             log.warning("producer failed; making a new one", extra={"error": type(error).__name__})
             self._discard(producer)
-            _fail(chunk, error)
+            self._failed(lane, chunk, error)
         else:
-            if not chunk.done.done():
-                chunk.done.set_result(None)
+            chunk.succeed()
+
+    def _failed(self, lane: _Lane, chunk: _Chunk, error: Exception) -> None:
+        if chunk.spooled:
+            return
+        if self._spool is None:
+            chunk.fail(error)
+        elif not self._spooling:
+            self._divert(f"{type(error).__name__} from Kafka")
+        else:
+            for replayed in lane.withdraw():  # none may overtake the one that failed
+                replayed.fail(error)
 
     def _discard(self, producer: Any) -> None:
         if self._producer is not producer:
@@ -274,10 +390,21 @@ def _batches(producer: Any, chunk: _Chunk) -> list[Any]:
     return builders
 
 
-def _fail(chunk: _Chunk, error: BaseException) -> None:
-    if not chunk.done.done():
-        chunk.done.set_exception(error)
-        chunk.done.exception()
+def _spool(spool: Spool, chunk: _Chunk) -> None:
+    """Give a chunk to the spool; whoever waits for it is answered by the fsync, or by Kafka if that is earlier."""
+
+    def answer(kept: asyncio.Future[None]) -> None:
+        error = kept.exception()
+        if error is None:
+            chunk.succeed()
+        else:
+            chunk.fail(error)
+
+    chunk.spooled = True
+    try:
+        spool.append([record for part in chunk.parts for record in part]).add_done_callback(answer)
+    except NotDurable as full:
+        chunk.fail(full)
 
 
 async def _close(producer: Any) -> None:

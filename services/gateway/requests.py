@@ -16,7 +16,8 @@ import pydantic
 
 from services.gateway import store
 from services.gateway.canonical import Canonical, Record, Refused, decode, own_time, record_of, rfc3339
-from services.gateway.ingest import Durable, NotDurable
+from services.gateway.ingest import Durable
+from services.gateway.spool import NotDurable
 from shared.events.inputs import RequestMade
 from shared.topics import RAW_REQUESTS
 

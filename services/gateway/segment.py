@@ -36,10 +36,11 @@ from services.gateway.canonical import (
     short_text,
     skewed,
 )
-from services.gateway.settings import Limits
+from services.gateway.settings import MIB, Limits
 
 CALLS = ("track", "identify", "group", "page", "screen", "alias")
 BATCHES = ("batch", "import")
+RUDDERSTACK_BATCH_BYTES = 4 * MIB
 _VOLATILE = frozenset({"sentAt", "receivedAt", "writeKey"})
 _CONTEXT = ("groupId", "locale", "timezone", "library", "app")
 _ACCOUNT_TEXTS = ("plan", "stage", "language", "timezone", "domain", "product")
@@ -135,15 +136,18 @@ def read_events(envelope: Envelope, received_at: datetime, limits: Limits) -> li
 
 
 def _check_batch_size(envelope: Envelope, limits: Limits) -> None:
-    if envelope.size <= limits.batch_bytes or envelope.kind is not None or _is_rudderstack(envelope):
+    if envelope.size <= limits.batch_bytes or envelope.kind is not None:
+        return
+    most = max(limits.batch_bytes, RUDDERSTACK_BATCH_BYTES) if _is_rudderstack(envelope) else limits.batch_bytes
+    if envelope.size <= most:
         return
     total, offending = 0, None
     for index, raw in enumerate(envelope.messages):
         total, offending = total + len(bytes(raw)), index
-        if total > limits.batch_bytes:
+        if total > most:
             break
     raise Refused(
-        f"the batch has {envelope.size} bytes; at most {limits.batch_bytes}: send several batches",
+        f"the batch has {envelope.size} bytes; at most {most}: send several batches",
         status=413,
         index=offending,
     )

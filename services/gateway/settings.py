@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from shared.errors import Misconfigured
 
@@ -30,7 +31,8 @@ class Limits:
 class GatewaySettings:
     """Each field is read from `HUNE_GATEWAY_<FIELD>`; a limit of `Limits` likewise from `HUNE_GATEWAY_MAX_<FIELD>`.
 
-    `rate` and `burst` are events per second and key.
+    `rate` and `burst` are events per second and key. With a `spool_dir`, what Kafka does not acknowledge within
+    `spool_seconds` goes there, `spool_bytes` at most; without one it is refused after `ack_seconds`.
     """
 
     limits: Limits = Limits()
@@ -43,6 +45,9 @@ class GatewaySettings:
     body_seconds: int = 30
     drain_seconds: int = 10
     keep_answers_days: int = 30
+    spool_bytes: int = 2048 * MIB
+    spool_seconds: int = 2
+    spool_dir: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> GatewaySettings:
@@ -62,9 +67,10 @@ class GatewaySettings:
         knobs = {
             field.name: _number(env, PREFIX + field.name.upper(), field.default)
             for field in fields(cls)
-            if field.name != "limits"
+            if field.name not in ("limits", "spool_dir")
         }
-        settings = cls(limits=limits, **knobs)
+        folder = env.get(f"{PREFIX}SPOOL_DIR", "").strip()
+        settings = cls(limits=limits, spool_dir=Path(folder) if folder else None, **knobs)
         if settings.burst < limits.batch_events:
             raise Misconfigured(
                 f"{PREFIX}BURST is {settings.burst}; at least {limits.batch_events}, or a full batch never passes"

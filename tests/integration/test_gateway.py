@@ -27,6 +27,7 @@ from services.gateway import keys
 from services.gateway.app import Gateway, make_app
 from services.gateway.reading import export_requests
 from services.gateway.settings import GatewaySettings
+from services.gateway.spool import bytes_waiting
 from shared import db, topics
 from shared.events.results import RequestAnswered, RequestUnclear
 from shared.ids import partition_of
@@ -287,10 +288,10 @@ async def test_while_kafka_stands_still_nothing_is_confirmed_and_later_all_is_as
 
 
 @asynccontextmanager
-async def a_process(settings: Settings, stack: TestStores) -> Any:
+async def a_process(settings: Settings, stack: TestStores, **more: str) -> Any:
     """The gateway as its own process, ready; killed at the end if it still runs."""
     door, probes = choose(2)
-    env = stack.env | {"HUNE_GATEWAY_PORT": str(door), "HUNE_PROBES_PORT": str(probes)}
+    env = stack.env | {"HUNE_GATEWAY_PORT": str(door), "HUNE_PROBES_PORT": str(probes)} | more
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services", "gateway", cwd=ROOT, env=env)
     try:
         async with httpx.AsyncClient(
@@ -343,3 +344,49 @@ async def test_whatever_ends_the_process_what_it_confirmed_is_kept(
     records = await records_of(settings, topics.RAW_EVENTS.name, set(confirmed))
     kept = [dict(r.headers)["ce_id"].decode() for r in records]
     assert sorted(kept) == sorted(confirmed)
+
+
+async def test_while_kafka_is_away_all_is_confirmed_and_kept_in_order_also_over_a_kill(
+    settings: Settings, stack: TestStores, tmp_path: Path
+) -> None:
+    kafka = stack.stack.kafka
+    if kafka is None or kafka.pid is None:
+        pytest.skip("Kafka is not ours to stop")
+    users = [f"spool-{uuid.uuid4()}" for _ in range(4)]
+    confirmed: dict[str, list[str]] = {user: [] for user in users}
+    spool = {"HUNE_GATEWAY_SPOOL_DIR": str(tmp_path), "HUNE_GATEWAY_SPOOL_SECONDS": "1"}
+
+    async def send(client: httpx.AsyncClient, until_there_are: int) -> None:
+        await asyncio.gather(*[send_one(client, user, until_there_are) for user in users])
+
+    async def send_one(client: httpx.AsyncClient, user: str, until_there_are: int) -> None:
+        while len(confirmed[user]) < until_there_are:
+            ids = some_ids(10)
+            messages = [{"type": "track", "messageId": id, "userId": user, "event": "Click"} for id in ids]
+            answer = await client.post("/v1/batch", json={"batch": messages})
+            assert answer.status_code == 200
+            confirmed[user] += ids
+
+    async with a_process(settings, stack, **spool) as (process, client):
+        await until_taken(client, a_batch(some_ids(40), users=40))
+        await send(client, 50)
+        os.kill(kafka.pid, signal.SIGSTOP)
+        try:
+            await until(lambda: psutil.Process(kafka.pid).status() == psutil.STATUS_STOPPED)
+            await send(client, 200)
+            assert bytes_waiting(tmp_path) > 0
+            process.kill()
+            await process.wait()
+            async with a_process(settings, stack, **spool) as (_, second):
+                await send(second, 250)
+                os.kill(kafka.pid, signal.SIGCONT)
+                await send(second, 300)
+                await until(lambda: bytes_waiting(tmp_path) == 0, 60)
+                await send(second, 350)
+        finally:
+            os.kill(kafka.pid, signal.SIGCONT)
+    wanted = {id for ids in confirmed.values() for id in ids}
+    records = await records_of(settings, topics.RAW_EVENTS.name, wanted)
+    for user in users:
+        mine = [dict(r.headers)["ce_id"].decode() for r in records if r.key == user.encode()]
+        assert list(dict.fromkeys(mine)) == confirmed[user]

@@ -14,14 +14,16 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+import uvicorn
+from uvicorn.server import ServerState
 
 from services.gateway import doors, segment
-from services.gateway.app import Gateway, make_app
+from services.gateway.app import Gateway, impatient, make_app
 from services.gateway.canonical import Record
-from services.gateway.ingest import NotDurable
 from services.gateway.keys import KeyRing
 from services.gateway.openapi import document
 from services.gateway.settings import GatewaySettings, Limits
+from services.gateway.spool import NotDurable
 from services.gateway.store import hash_of
 from shared.errors import Misconfigured
 from shared.settings import Settings
@@ -40,7 +42,7 @@ NOWHERE = Settings(
 class Kept:
     """Keeps records in memory, or fails as told."""
 
-    ready, queued_bytes = True, 0
+    ready, spooling, queued_bytes = True, False, 0
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -316,3 +318,35 @@ async def test_recorded_batches_of_every_call_are_taken(kept: Kept, rows: Rows, 
     assert answer.status_code == 200
     types = {dict(record.headers)["ce_type"] for record in kept.records}
     assert b"hune.usage.tracked.v1" in types
+
+
+async def test_a_caller_who_never_ends_the_head_of_a_request_is_cut_off(kept: Kept, rows: Rows) -> None:
+    gateway = Gateway(NOWHERE, KNOBS, ingest=kept)
+    protocol = impatient(0.05)
+    config = uvicorn.Config(make_app(gateway, worker=False), http=protocol, log_config=None, lifespan="off")
+    state, loop = ServerState(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.write(b"POST /v1/track HTTP/1.1\r\nHost:")
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+    finally:
+        server.close()
+
+
+async def test_a_batch_of_rudderstack_may_be_larger_than_one_of_segment(client: httpx.AsyncClient) -> None:
+    properties = {"text": "x" * 30_000}
+    batch = a_batch(20)
+    for message in batch["batch"]:
+        message["properties"] = properties
+    refused = await client.post("/v1/batch", json=batch, auth=BASIC)
+    assert (refused.status_code, refused.json()["index"]) == (413, 17)
+    for message in batch["batch"]:
+        message["channel"] = "server"
+    assert (await client.post("/v1/batch", json=batch, auth=BASIC)).status_code == 200
+    refused = await client.post("/v1/batch", json={"batch": batch["batch"] * 7}, auth=BASIC)
+    assert (refused.status_code, refused.json()["index"]) == (413, 139)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ import pytest_asyncio
 from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
 
 from services.gateway.canonical import Record
-from services.gateway.ingest import CHUNK_BYTES, Ingest, NotDurable
+from services.gateway.ingest import CHUNK_BYTES, Ingest
 from services.gateway.limiter import TokenBuckets
+from services.gateway.spool import NotDurable, Spool, bytes_waiting
 from shared.ids import partition_of
 
 TOPIC, PARTITIONS = "cs.raw.events.v1", 3
@@ -21,9 +24,11 @@ TOPIC, PARTITIONS = "cs.raw.events.v1", 3
 class Builder:
     def __init__(self) -> None:
         self.keys: list[bytes] = []
+        self.records: list[tuple[bytes, bytes]] = []
 
     def append(self, *, timestamp: int, key: bytes, value: bytes, headers: Any) -> object:
         self.keys.append(key)
+        self.records.append((key, value))
         return object()
 
 
@@ -37,6 +42,10 @@ class Broker:
         self.error: Exception | None = None
         self.made = 0
         self.batches: list[tuple[int, list[bytes]]] = []
+        self.records: list[tuple[bytes, bytes]] = []
+
+    def values(self, key: bytes) -> list[bytes]:
+        return [value for each, value in self.records if each == key]
 
     def make(self) -> Producer:
         self.made += 1
@@ -68,6 +77,7 @@ class Producer:
                 error, self.broker.error = self.broker.error, None
                 raise error
             self.broker.batches.append((partition, builder.keys))
+            self.broker.records += builder.records
 
         return asyncio.ensure_future(deliver())
 
@@ -176,6 +186,118 @@ async def test_stopping_lets_what_is_queued_arrive(broker: Broker) -> None:
     await ingest.stop()
     await call
     assert len(broker.batches) == 1
+
+
+@asynccontextmanager
+async def spooling(broker: Broker, folder: Path, quota: int = 1_000_000) -> AsyncIterator[Ingest]:
+    spool = Spool(folder, quota=quota)
+    ingest = Ingest("nowhere:9092", ack_seconds=0.1, queue_bytes=2_000_000, make_producer=broker.make, spool=spool)
+    await ingest.start()
+    yield ingest
+    await ingest.stop()
+
+
+async def until_direct(ingest: Ingest) -> None:
+    for _ in range(2_000):
+        if not ingest.spooling:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the spool was never emptied")
+
+
+def firsts(values: list[bytes]) -> list[bytes]:
+    """What a reader keeps who drops repetitions."""
+    return list(dict.fromkeys(values))
+
+
+async def test_while_kafka_is_away_the_spool_answers_and_afterwards_kafka_has_all_in_order(
+    broker: Broker, tmp_path: Path
+) -> None:
+    broker.up = False
+    async with spooling(broker, tmp_path) as ingest:
+        for n in range(20):
+            await ingest.publish([a_record("same", n + 1)])
+        assert ingest.spooling
+        assert ingest.ready
+        broker.up = True
+        await until_direct(ingest)
+        await ingest.publish([a_record("same", 21)])
+        assert [len(value) for value in broker.values(b"same")] == list(range(1, 22))
+        assert bytes_waiting(tmp_path) == 0
+
+
+async def test_what_waits_when_kafka_stops_answering_goes_to_the_spool_in_its_order(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with spooling(broker, tmp_path) as ingest:
+        await ingest.publish([a_record("same", 1)])
+        broker.acking.clear()
+        calls = []
+        for n in range(2, 12):
+            calls.append(asyncio.create_task(ingest.publish([a_record("same", n)])))
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*calls)
+        await ingest.publish([a_record("same", 12)])
+        broker.acking.set()
+        await until_direct(ingest)
+        await ingest.publish([a_record("same", 13)])
+        assert [len(value) for value in firsts(broker.values(b"same"))] == list(range(1, 14))
+
+
+async def test_a_producer_that_fails_is_no_refusal_when_there_is_a_spool(broker: Broker, tmp_path: Path) -> None:
+    async with spooling(broker, tmp_path) as ingest:
+        for n in range(1, 8):
+            broker.error = OutOfOrderSequenceNumber() if n % 3 else None
+            await ingest.publish([a_record("same", n), a_record("other", n)])
+        broker.error = None
+        await until_direct(ingest)
+        for key in (b"same", b"other"):
+            assert [len(value) for value in firsts(broker.values(key))] == list(range(1, 8))
+
+
+async def test_a_failure_while_the_spool_is_sent_lets_nothing_overtake(broker: Broker, tmp_path: Path) -> None:
+    broker.up = False
+    async with spooling(broker, tmp_path) as ingest:
+        for n in range(1, 4):
+            await ingest.publish([a_record("same", CHUNK_BYTES // 2 + n)])
+        broker.error, broker.up = OutOfOrderSequenceNumber(), True
+        await until_direct(ingest)
+        assert [len(v) - CHUNK_BYTES // 2 for v in firsts(broker.values(b"same"))] == [1, 2, 3]
+
+
+async def test_the_next_process_sends_what_the_last_one_kept(broker: Broker, tmp_path: Path) -> None:
+    broker.up = False
+    async with spooling(broker, tmp_path) as ingest:
+        await ingest.publish([a_record("same", 1)])
+    assert bytes_waiting(tmp_path) > 0
+    broker.up = True
+    async with spooling(broker, tmp_path) as ingest:
+        await ingest.publish([a_record("same", 2)])
+        await until_direct(ingest)
+    assert [len(value) for value in broker.values(b"same")] == [1, 2]
+
+
+async def test_a_full_spool_refuses_for_certain_and_is_not_ready(broker: Broker, tmp_path: Path) -> None:
+    broker.up = False
+    async with spooling(broker, tmp_path, quota=1_000) as ingest:
+        await ingest.publish([a_record("u", 500)])
+        with pytest.raises(NotDurable, match="full") as caught:
+            await ingest.publish([a_record("u", 500)])
+        assert caught.value.certain
+        broker.up = True
+        await until_direct(ingest)
+        await ingest.publish([a_record("u", 500)])
+        assert len(broker.values(b"u")) == 2
+
+
+async def test_stopping_while_kafka_stands_still_leaves_it_in_the_spool(broker: Broker, tmp_path: Path) -> None:
+    broker.acking.clear()
+    async with spooling(broker, tmp_path) as ingest:
+        call = asyncio.create_task(ingest.publish([a_record("u")]))
+        await asyncio.sleep(0.01)
+        await ingest.stop()
+        await call
+    assert bytes_waiting(tmp_path) > 0
 
 
 def test_a_bucket_refills_with_time_and_is_never_fuller_than_its_burst() -> None:

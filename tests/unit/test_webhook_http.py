@@ -21,9 +21,9 @@ from aiokafka import ConsumerRecord
 from services.gateway import keys
 from services.gateway.app import Gateway, make_app
 from services.gateway.canonical import Record
-from services.gateway.ingest import NotDurable
 from services.gateway.keys import KeyRing
 from services.gateway.settings import GatewaySettings, Limits
+from services.gateway.spool import NotDurable
 from services.gateway.store import hash_of
 from services.gateway.webhooks import NAMES
 from services.gateway.webhooks.base import Trust
