@@ -20,6 +20,8 @@ from shared.events import model_of, wire_type_of
 from shared.runtime.api import Batch, Signal, Worker
 from shared.runtime.unit import UnitOfWork, partition_for
 from shared.runtime.wire import short_name
+from tests.support.containers import a_postgres_container
+from tests.support.stack import chosen_stack
 
 PARTITIONS = 2
 
@@ -27,6 +29,10 @@ PARTITIONS = 2
 @contextmanager
 def a_postgres() -> Iterator[str]:
     """A PostgreSQL of this test's own; gone afterwards."""
+    if chosen_stack() == "containers":
+        with a_postgres_container() as url:
+            yield url
+        return
     with tempfile.TemporaryDirectory(prefix="hune-test-", ignore_cleanup_errors=True) as home:
         server = Postgres(Path(home), choose(1)[0])
         try:

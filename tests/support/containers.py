@@ -17,10 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from devstack import ports
-from tests.support.stack import ROOT, clean_environment
+
+ROOT = Path(__file__).parents[2]
 
 BESIDE = ROOT.parent / "shared" / "containers"
 IMAGES = ("apache/kafka:4.1.1", "postgres:18", "python:3.11-slim")
+KAFKA_OF_TESTCONTAINERS = "confluentinc/cp-kafka:8.1.1"  # the image whose scripts testcontainers knows
+KAFKA_SETTINGS = {
+    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    "KAFKA_MESSAGE_MAX_BYTES": "2097152",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+    "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
+    "KAFKA_TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS": "1000",
+}
 START_S, BUILD_S, SCRIPT_S = 300, 600, 1200
 
 
@@ -74,6 +84,29 @@ def an_engine() -> Iterator[Engine]:
     finally:
         if started and scripts is not None:
             _run_script(scripts / "down.sh")
+
+
+@contextlib.contextmanager
+def a_kafka_container() -> Iterator[str]:
+    """The bootstrap servers of a Kafka of this test's own."""
+    from testcontainers.community.kafka import KafkaContainer
+
+    # As root, for testcontainers appends to a script of the image that may be read-only there.
+    kafka = KafkaContainer(KAFKA_OF_TESTCONTAINERS, user="root").with_kraft()
+    for name, value in KAFKA_SETTINGS.items():
+        kafka = kafka.with_env(name, value)
+    with kafka:
+        yield kafka.get_bootstrap_server()
+
+
+@contextlib.contextmanager
+def a_postgres_container() -> Iterator[str]:
+    """The address of a PostgreSQL of this test's own."""
+    from testcontainers.community.postgres import PostgresContainer
+
+    server = PostgresContainer("postgres:18", username="hune", password="hune", dbname="hune", driver=None)
+    with server.with_command("postgres -c max_connections=200 -c jit=off -c timezone=UTC"):
+        yield server.get_connection_url()
 
 
 def _scripts() -> Path | None:
@@ -143,9 +176,11 @@ class Composed:
 
     def hune(self, *arguments: str) -> str:
         """The command line of this machine, against the published ports."""
-        env = clean_environment() | {
+        env = dict(os.environ) | {
+            "PYTHONPATH": str(ROOT),
             "HUNE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "HUNE_DATABASE_URL": self.database_url,
+            "HUNE_DATABASE_URLS": "",
             "HUNE_HOME": self.env["HOME_FOR_TEST"],
         }
         done = subprocess.run(

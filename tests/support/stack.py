@@ -16,9 +16,12 @@ from pathlib import Path
 from cli.home import Home
 from devstack import Stack, ports
 from devstack.stack import purge
+from tests.support.containers import a_kafka_container, a_postgres_container
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
+KINDS = ("devstack", "containers", "given")
+GIVEN = ("HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,36 @@ class TestStores:
 
 
 @contextlib.contextmanager
+def chosen_addresses() -> Iterator[dict[str, str]]:
+    """The environment for a Stack: with addresses, where the stores are containers or given."""
+    kind = chosen_stack()
+    if kind == "devstack":
+        yield clean_environment()
+    elif kind == "given":
+        missing = [name for name in GIVEN[:2] if not os.environ.get(name)]
+        if missing and os.environ.get("HUNE_TEST_STACK"):
+            raise ValueError(f"HUNE_TEST_STACK is given, but {' and '.join(missing)} is not set")
+        yield dict(os.environ)
+    else:
+        with a_kafka_container() as kafka, a_postgres_container() as database:
+            yield clean_environment() | {"HUNE_KAFKA_BOOTSTRAP_SERVERS": kafka, "HUNE_DATABASE_URL": database}
+
+
+def chosen_stack() -> str:
+    """What HUNE_TEST_STACK says; without it, addresses in the environment if there are any, else the devstack."""
+    kind = os.environ.get("HUNE_TEST_STACK", "").strip()
+    if kind not in ("", *KINDS):
+        raise ValueError(f"HUNE_TEST_STACK is {kind!r}; it takes {', '.join(KINDS)}")
+    return kind or ("given" if any(os.environ.get(name) for name in GIVEN[:2]) else "devstack")
+
+
+@contextlib.contextmanager
 def running_stores(partitions: int = PARTITIONS) -> Iterator[TestStores]:
-    """Start stores in a temporary home (or use those named in the environment) and make tables and topics."""
+    """Start the stores that HUNE_TEST_STACK names in a temporary home, and make tables and topics."""
     from shared.db.migrate import migrate
     from shared.kafka import apply_topics
 
-    with temporary_home() as home, Stack(home) as stack:
+    with temporary_home() as home, chosen_addresses() as env, Stack(home, env) as stack:
         asyncio.run(migrate(list(dict.fromkeys((stack.database_url, *stack.database_urls))), partitions))
         asyncio.run(apply_topics(stack.bootstrap_servers, partitions))
         yield TestStores(stack.bootstrap_servers, stack.database_url, stack.database_urls, home, partitions, stack)
@@ -80,8 +107,7 @@ class Installation:
 
 def clean_environment() -> dict[str, str]:
     """This environment without addresses of given stores."""
-    given = {"HUNE_KAFKA_BOOTSTRAP_SERVERS", "HUNE_DATABASE_URL", "HUNE_DATABASE_URLS"}
-    return {name: value for name, value in os.environ.items() if name not in given} | {"PYTHONPATH": str(ROOT)}
+    return {name: value for name, value in os.environ.items() if name not in GIVEN} | {"PYTHONPATH": str(ROOT)}
 
 
 def bare_environment(home: Path) -> dict[str, str]:
