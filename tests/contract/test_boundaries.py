@@ -23,7 +23,7 @@ MORE_DOORS = {
     "services/ops/review.py": "emits",
     "services/router/reader.py": "knows Kafka's records",
     **dict.fromkeys(
-        (f"services/gateway/{room}.py" for room in ("body", "ingest", "keys", "metrics", "requests")),
+        (f"services/gateway/{room}.py" for room in ("body", "ingest", "keys", "metrics", "requests", "spool")),
         "the HTTP door itself",
     ),
     "services/gateway/webhooks/settings.py": "reads secrets from the environment",
