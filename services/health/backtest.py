@@ -1,51 +1,68 @@
-"""How well a score told churn in advance, on a flat table: one row per customer, a column says who left.
+"""How well scores told churn in advance: each row a customer at a moment, its score, and whether it then left.
 
-The AUC is Mann-Whitney's: the chance that a customer who left had the lower score (equal scores count half).
-Its interval, and that of the difference of two models on the same rows, are DeLong's at 95 %.
+The AUC is Mann-Whitney's: the chance that a row that left had the lower score (equal scores count half). Its
+interval, and that of the difference of two models on the same rows, are DeLong's at 95 %; where one customer has
+several rows, Obuchowski's form of it (1997), in which rows of one customer lean on each other as they please.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.health.scoring import NEUTRAL, Part, band_of, mean, points_between
-from services.health.settings import OTHERWISE, Column, TableModel
+from services.health import calibration
+from services.health.calibration import Calibration
+from services.health.scoring import Band, band_of
+from services.health.settings import Bands
 from shared.errors import Misconfigured
 
 Floats = NDArray[np.float64]
-Table = Sequence[Mapping[str, str]]
+Bools = NDArray[np.bool_]
 FEWEST = 50
-"""Below so many who left, figures would be luck."""
+"""Below so many who left, figures are luck rather than knowledge."""
 DECILES = 10
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-METHOD = "DeLong, 95 %"
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """Who left: rows whose `column` reads `value`."""
+class Sample:
+    """Rows with what became of them; rows of equal `owner` are of one customer."""
 
-    column: str
-    value: str
+    left: Bools
+    owner: Sequence[str]
+
+    @property
+    def repeats(self) -> bool:
+        return len(set(self.owner)) < len(self.owner)
+
+    @property
+    def method(self) -> str:
+        return "DeLong by customer (Obuchowski), 95 %" if self.repeats else "DeLong, 95 %"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model says of each row; a score of NaN with the band `unknown` where too little is known."""
+
+    scores: Floats
+    bands: Sequence[Band]
 
     @classmethod
-    def read(cls, text: str) -> Label:
-        column, sign, value = text.partition("=")
-        if not (column and sign and value):
-            raise Misconfigured(f"label {text!r} is not COLUMN=VALUE; write for example Churn=Yes")
-        return cls(column, value)
+    def of(cls, scores: Floats, bands: Bands) -> Scored:
+        """By the whole points that are shown."""
+        whole = np.floor(scores + 0.5)
+        return cls(scores, ["unknown" if math.isnan(points) else band_of(points, bands) for points in whole.tolist()])
 
 
 @dataclass(frozen=True, slots=True)
 class Decile:
-    """A tenth of the scored customers, the lowest scores first; equal scores are shared out evenly."""
+    """A tenth of the scored rows, the lowest scores first; equal scores are shared out evenly."""
 
     score: float
     churned_pct: float
@@ -61,14 +78,18 @@ class Report:
     unscored: int
     auc: float
     auc_ci: tuple[float, float]
+    precision_at_decile: float
+    recall_at_decile: float
     red: int
     precision_red: float | None
     recall_red: float
     lift_red: float | None
     below_green: float
     share_green: float
+    lead_days: float | None
+    """Median days between the row and the day of leaving, of those who left and were red."""
     deciles: tuple[Decile, ...]
-    config_hash: str
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,95 +102,29 @@ class Difference:
     p_value: float | None
 
 
-def labelled(table: Table, label: Label, models: Iterable[TableModel]) -> NDArray[np.bool_]:
-    """Which rows left.
+def enough(left: Bools, fewest: int = 2) -> None:
+    """Refuse samples of which nothing can be said.
 
-    Raises Misconfigured for a label or column that is not there, a label that a model reads, and too few who left.
+    Raises Misconfigured with how many there are.
     """
-    columns = list(table[0]) if table else []
-    if label.column not in columns:
-        raise Misconfigured(f"the table has no column {label.column!r}; it has: {', '.join(columns)}")
-    for model in models:
-        for name, measure in model.measures.items():
-            if measure.column == label.column:
-                raise Misconfigured(f"measure {name} reads the label {label.column!r}: it would know the answer")
-            if measure.column not in columns:
-                raise Misconfigured(
-                    f"measure {name}: the table has no column {measure.column!r}; it has: {', '.join(columns)}"
-                )
-    values = [row[label.column].strip() for row in table]
-    left = np.array([value == label.value for value in values], bool)
-    if not left.any():
-        seen = ", ".join(sorted(set(values))[:10])
-        raise Misconfigured(f"no row has {label.column} = {label.value!r}; there are: {seen}")
-    _enough(int(left.sum()), int((~left).sum()))
-    return left
-
-
-def _enough(left: int, stayed: int) -> None:
-    if left < FEWEST or stayed < FEWEST:
+    gone, there = int(left.sum()), int((~left).sum())
+    if gone < fewest or there < fewest:
         raise Misconfigured(
-            f"{left} customers left and {stayed} stayed: below {FEWEST} of either, figures would be luck"
+            f"{gone} customers left and {there} stayed: below {fewest} of either, figures would be luck"
         )
 
 
-def scores(table: Table, model: TableModel) -> Floats:
-    """Each row's exact score; NaN where too little is known for one."""
-    return np.array([score(row, number, model) for number, row in enumerate(table, 1)], np.float64)
-
-
-def score(row: Mapping[str, str], number: int, model: TableModel) -> float:
-    """The score of one row (`number` names it in errors), as health scores an account."""
-    parts = [_part(name, measure, row, number) for name, measure in model.measures.items()]
-    coverage = math.fsum(p.weight for p in parts if p.measured) / math.fsum(p.weight for p in parts)
-    exact = mean(parts)
-    return math.nan if exact is None or coverage < model.coverage_floor else exact
-
-
-def _part(name: str, measure: Column, row: Mapping[str, str], number: int) -> Part:
-    points = points_of(name, measure, row[measure.column].strip(), number)
-    if points is not None:
-        return Part(name, measure.group, None, points, measure.weight)
-    stand_in = {"ignore": None, "neutral": NEUTRAL, "zero": 0.0}[measure.missing]
-    return Part(name, measure.group, None, stand_in, measure.weight, "empty", measured=False)
-
-
-def points_of(name: str, measure: Column, text: str, number: int) -> float | None:
-    """What a cell is worth, 0 to 100; None when it is empty.
-
-    Raises Misconfigured that names row, column and what is wrong with the cell.
-    """
-    where = f"row {number}, column {measure.column} (measure {name})"
-    if measure.values is not None and (text in measure.values or text):
-        points = measure.values.get(text, measure.values.get(OTHERWISE))
-        if points is None:
-            known = ", ".join(sorted(measure.values))
-            raise Misconfigured(f"{where}: {text!r} has no points; values has: {known} (add it, or '*' for all others)")
-        return points
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise Misconfigured(f"{where}: {text!r} is not a number; give the measure values for words") from error
-    if not math.isfinite(value):
-        raise Misconfigured(f"{where}: {text!r} is not a finite number")
-    assert measure.worst is not None
-    assert measure.best is not None
-    return points_between(value, measure.worst, measure.best)
-
-
-def report(found: Floats, left: NDArray[np.bool_], model: TableModel, config_hash: str) -> Report:
-    """What a model's scores say of who left.
+def report(sample: Sample, found: Scored, lead_days: Floats | None = None) -> Report:
+    """What a model's scores say of who left; `lead_days` are each row's days to leaving (NaN: not known).
 
     Raises Misconfigured when too few of either kind have a score.
     """
-    scored = ~np.isnan(found)
-    _enough(int((left & scored).sum()), int((~left & scored).sum()))
-    auc, interval = _auc(_placements(found[scored], left[scored]))
-    whole = np.floor(found + 0.5)
-    bands = np.array([band_of(p, model.bands) if there else "" for p, there in zip(whole, scored, strict=True)])
-    red, base = bands == "red", left.mean()
+    left, bands, scored = sample.left, np.array(found.bands), ~np.isnan(found.scores)
+    enough(left[scored])
+    kept = Sample(left[scored], [who for who, there in zip(sample.owner, scored, strict=True) if there])
+    auc, interval = _auc(_placements(found.scores[scored], kept))
+    tenths = deciles(found.scores[scored], kept.left)
+    red = bands == "red"
     precision = float(left[red].mean()) if red.any() else None
     return Report(
         n=len(left),
@@ -177,18 +132,28 @@ def report(found: Floats, left: NDArray[np.bool_], model: TableModel, config_has
         unscored=int((~scored).sum()),
         auc=auc,
         auc_ci=interval,
+        precision_at_decile=tenths[0].churned_pct / 100,
+        recall_at_decile=tenths[0].churned_pct / 100 * len(kept.left) / DECILES / int(left.sum()),
         red=int(red.sum()),
         precision_red=precision,
         recall_red=float(left[red].sum() / left.sum()),
-        lift_red=None if precision is None else float(precision / base),
+        lift_red=None if precision is None else float(precision / left.mean()),
         below_green=float(left[scored & (bands != "green")].sum() / left.sum()),
         share_green=float((bands == "green").mean()),
-        deciles=deciles(found[scored], left[scored]),
-        config_hash=config_hash,
+        lead_days=_lead(left & red, lead_days),
+        deciles=tenths,
+        calibration=calibration.of_scores(found.scores[scored], kept.left, kept.owner),
     )
 
 
-def deciles(found: Floats, left: NDArray[np.bool_]) -> tuple[Decile, ...]:
+def _lead(told: Bools, lead_days: Floats | None) -> float | None:
+    if lead_days is None:
+        return None
+    known = lead_days[told & ~np.isnan(lead_days)].tolist()
+    return float(median(known)) if known else None
+
+
+def deciles(found: Floats, left: Bools) -> tuple[Decile, ...]:
     """Tenths from the lowest score up."""
     values, inverse, counts = np.unique(found, return_inverse=True, return_counts=True)
     gone = np.bincount(inverse, weights=left.astype(np.float64))
@@ -206,23 +171,32 @@ def deciles(found: Floats, left: NDArray[np.bool_]) -> tuple[Decile, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Placements:
-    """Of each who left, the share of those who stayed with a higher score; of each who stayed, the reverse."""
+    """Of each row that left, the share of those that stayed with a higher score; of each that stayed, the reverse.
+
+    `gone` and `there` number their customers.
+    """
 
     of_left: Floats
     of_stayed: Floats
+    gone: NDArray[np.int64]
+    there: NDArray[np.int64]
 
     @property
     def auc(self) -> float:
         return float(self.of_left.mean())
 
+    def less(self, other: _Placements) -> _Placements:
+        return _Placements(self.of_left - other.of_left, self.of_stayed - other.of_stayed, self.gone, self.there)
 
-def _placements(found: Floats, left: NDArray[np.bool_]) -> _Placements:
+
+def _placements(found: Floats, sample: Sample) -> _Placements:
+    left, (_, owner) = sample.left, np.unique(np.array(sample.owner, object), return_inverse=True)
     risk = -found
     gone, there = risk[left], risk[~left]
     ranks = _midranks(np.concatenate([gone, there]))
     of_left = (ranks[: len(gone)] - _midranks(gone)) / len(there)
     of_stayed = 1 - (ranks[len(gone) :] - _midranks(there)) / len(gone)
-    return _Placements(of_left, of_stayed)
+    return _Placements(of_left, of_stayed, owner[left], owner[~left])
 
 
 def _midranks(values: Floats) -> Floats:
@@ -234,20 +208,42 @@ def _midranks(values: Floats) -> Floats:
 
 
 def _auc(found: _Placements) -> tuple[float, tuple[float, float]]:
-    error = math.sqrt(_variance(found.of_left) + _variance(found.of_stayed))
+    error = _error(found)
     return found.auc, (max(0.0, found.auc - Z * error), min(1.0, found.auc + Z * error))
 
 
-def _variance(placements: Floats) -> float:
-    return float(placements.var(ddof=1) / len(placements))
+def _error(found: _Placements) -> float:
+    """The standard error of the mean placement; with one row per customer it is DeLong's."""
+    size = int(max(found.gone.max(), found.there.max())) + 1
+    of_left = np.bincount(found.gone, found.of_left - found.auc, size)
+    of_stayed = np.bincount(found.there, found.of_stayed - found.of_stayed.mean(), size)
+    gone, there = len(found.of_left), len(found.of_stayed)
+    both = float(of_left @ of_stayed) * size / max(size - 1, 1)
+    variance = (
+        float(of_left @ of_left) * _spread(found.gone) / gone**2
+        + float(of_stayed @ of_stayed) * _spread(found.there) / there**2
+        + 2 * both / (gone * there)
+    )
+    return math.sqrt(max(variance, 0.0))
 
 
-def difference(one: Floats, other: Floats, left: NDArray[np.bool_]) -> Difference:
+def _spread(owners: NDArray[np.int64]) -> float:
+    """k ÷ (k − 1) for k customers."""
+    customers = len(np.unique(owners))
+    return customers / max(customers - 1, 1)
+
+
+def difference(one: Floats, other: Floats, sample: Sample) -> Difference:
     """Two models on the same rows: the covariance of their rankings is taken into account."""
     both = ~np.isnan(one) & ~np.isnan(other)
-    _enough(int((left & both).sum()), int((~left & both).sum()))
-    first, second = _placements(one[both], left[both]), _placements(other[both], left[both])
-    apart = _variance(first.of_left - second.of_left) + _variance(first.of_stayed - second.of_stayed)
-    delta, error = first.auc - second.auc, math.sqrt(apart)
+    enough(sample.left[both])
+    kept = Sample(sample.left[both], [who for who, there in zip(sample.owner, both, strict=True) if there])
+    first, second = _placements(one[both], kept), _placements(other[both], kept)
+    delta, error = first.auc - second.auc, _error(first.less(second))
     p_value = 2 * NormalDist().cdf(-abs(delta) / error) if error > 0 else None
     return Difference(int(both.sum()), delta, (delta - Z * error, delta + Z * error), p_value)
+
+
+def auc(found: Floats, left: Bools) -> float:
+    """The chance that a row that left has the lower score."""
+    return _placements(found, Sample(left, [""] * len(left))).auc

@@ -24,7 +24,7 @@ CONFIGURATION: Mapping[str, str] = {
     "segments": "services.ops.settings:SegmentRules",
     "surveys": "shared.surveys:SurveyRules",
     "team": "shared.team:Team",
-    "table": "services.health.settings:TableModel",
+    "table": "services.health.tables:TableModel",
     "voc": "services.voc.settings:VocSettings",
     "webhooks": "services.gateway.webhooks.settings:Webhooks",
 }

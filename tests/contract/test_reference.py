@@ -32,8 +32,9 @@ def sections(page: Path) -> dict[str, str]:
 
 
 def commands(command: click.Command = group, path: tuple[str, ...] = ("hune",)) -> Iterator[tuple[str, click.Command]]:
-    if not isinstance(command, click.Group):
+    if not isinstance(command, click.Group) or command.invoke_without_command:
         yield " ".join(path), command
+    if not isinstance(command, click.Group):
         return
     context = click.Context(command)
     for name in command.list_commands(context):
@@ -73,7 +74,7 @@ def examples() -> list[tuple[str, str]]:
 def test_an_example_is_understood(page: str, call: str) -> None:
     words, command = shlex.split(call), click.Command("none")
     found: click.Command | None = group
-    while isinstance(found, click.Group) and words:
+    while isinstance(found, click.Group) and words and not words[0].startswith("-"):
         found = found.get_command(click.Context(found), words.pop(0))
     assert found is not None, f"{page}: hune{call}"
     command = found

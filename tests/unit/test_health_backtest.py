@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.backtest import command
-from services.health import backtest
-from services.health.backtest import Label
-from services.health.settings import TableModel
+from services.health import backtest, tables
+from services.health.backtest import Report, Sample, Scored
+from services.health.tables import Label, TableModel
 from shared import config
 from shared.errors import Misconfigured
 
@@ -43,6 +43,14 @@ def a_table(rows: int = 200, shift: float = 2.0, seed: int = 7) -> list[dict[str
     ]
 
 
+def sample_of(left: Any) -> Sample:
+    return Sample(left, [str(row) for row in range(len(left))])
+
+
+def reported(scores: Any, left: Any) -> Report:
+    return backtest.report(sample_of(left), Scored.of(scores, model().bands))
+
+
 @st.composite
 def samples(draw: st.DrawFn) -> tuple[Any, Any]:
     scores = draw(st.lists(st.integers(0, 12), min_size=120, max_size=160))
@@ -65,7 +73,7 @@ def spread(values: Any) -> float:
 @settings(deadline=None, max_examples=25)
 def test_the_auc_and_its_interval_are_those_of_all_pairs(sample: tuple[Any, Any]) -> None:
     scores, left = sample
-    found = backtest.report(scores, left, model(), "")
+    found = reported(scores, left)
     auc, of_left, of_stayed = by_definition(scores, left)
     assert found.auc == pytest.approx(auc, abs=1e-12)
     half = 1.959963984540054 * math.sqrt(spread(of_left) + spread(of_stayed))
@@ -82,8 +90,8 @@ def test_neither_the_order_of_rows_nor_the_scale_of_scores_matters(sample: tuple
     for one, other in zip(there, shuffled, strict=True):
         assert (one.score, one.lift) == pytest.approx((other.score, other.lift))
     assert sum(decile.lift for decile in there) == pytest.approx(10)
-    squared = backtest.report(scores[order] ** 2 / 2, left[order], model(), "")
-    assert squared.auc == pytest.approx(backtest.report(scores, left, model(), "").auc)
+    squared = reported(scores[order] ** 2 / 2, left[order])
+    assert squared.auc == pytest.approx(reported(scores, left).auc)
 
 
 @given(samples(), st.integers(0, 9))
@@ -91,27 +99,36 @@ def test_neither_the_order_of_rows_nor_the_scale_of_scores_matters(sample: tuple
 def test_the_difference_of_two_models_is_paired(sample: tuple[Any, Any], noise: int) -> None:
     scores, left = sample
     other = scores + np.random.default_rng(noise).normal(0, 3, len(scores)).round()
-    found = backtest.difference(scores, other, left)
+    found = backtest.difference(scores, other, sample_of(left))
     one, two = by_definition(scores, left), by_definition(other, left)
     assert found.auc == pytest.approx(one[0] - two[0], abs=1e-12)
     error = math.sqrt(spread(one[1] - two[1]) + spread(one[2] - two[2]))
     assert found.ci[1] - found.ci[0] == pytest.approx(2 * 1.959963984540054 * error, abs=1e-12)
-    same = backtest.difference(scores, scores, left)
+    same = backtest.difference(scores, scores, sample_of(left))
     assert (same.auc, same.ci, same.p_value) == (0, (0, 0), None)
 
 
 def test_columns_earn_points_as_measures_do() -> None:
+    def score(row: dict[str, str], text: str = MODEL) -> float:
+        return float(tables.scores([row], model(text))[0])
+
     row = {"months": "5", "plan": "paid", "left": "no"}
-    assert backtest.score(row, 1, model()) == (3 * 50 + 100) / 4
-    assert backtest.score(row | {"plan": "trial"}, 1, model()) == 50
-    assert backtest.score(row | {"months": " "}, 1, model("coverage_floor: 0.25\n" + MODEL)) == 100
-    assert math.isnan(backtest.score(row | {"months": " "}, 1, model()))
+    assert score(row) == (3 * 50 + 100) / 4
+    assert score(row | {"plan": "trial"}) == 50
+    assert score(row | {"months": " "}, "coverage_floor: 0.25\n" + MODEL) == 100
+    assert math.isnan(score(row | {"months": " "}))
+
+
+def test_numbers_earn_the_points_of_the_last_step_they_reach() -> None:
+    chosen = model("measures:\n  m: {kind: column, column: m, weight: 1, missing: 7, at_least: {5.5: 90, 0: 0, 2: 40}}")
+    worth = {"-3": 0, "1.99": 0, "2": 40, "5.4": 40, "5.5": 90, "1e9": 90, " ": 7}
+    assert {text: float(tables.scores([{"m": text}], chosen)[0]) for text in worth} == worth
 
 
 def test_bands_count_what_left_and_who_has_no_score_was_missed() -> None:
     scores = np.array([20.0] * 60 + [39.4] * 20 + [39.5] * 40 + [80.0] * 80 + [math.nan] * 10)
     left = np.array([True] * 60 + [False] * 20 + [True, False] * 20 + [False] * 80 + [True] * 10)
-    found = backtest.report(scores, left, model(), "")
+    found = reported(scores, left)
     assert (found.red, found.precision_red, found.recall_red) == (80, 0.75, 60 / 90)
     assert (found.n, found.positives, found.unscored) == (210, 90, 10)
     assert found.share_green == 80 / 210
@@ -128,15 +145,15 @@ def test_bands_count_what_left_and_who_has_no_score_was_missed() -> None:
         ("id=7", MODEL, "1 customers left"),
         ("left=yes", MODEL.replace("column: months", "column: weeks"), "months: the table has no column 'weeks'"),
         ("left=yes", MODEL.replace(', "*": 50', "").replace("paid", "gold"), "row 1, column plan (measure plan)"),
-        ("left=yes", MODEL.replace("column: months", "column: plan"), "'paid' is not a number"),
+        ("left=yes", MODEL.replace("column: months", "column: plan"), "'paid' is not a finite number"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_by_name(label: str, text: str, why: str) -> None:
     table, chosen = a_table(), model(text)
 
     def judge() -> None:
-        backtest.labelled(table, Label.read(label), [chosen])
-        backtest.scores(table, chosen)
+        backtest.enough(tables.labelled(table, Label.read(label), [chosen]))
+        tables.scores(table, chosen)
 
     with pytest.raises(Misconfigured) as refused:
         judge()
@@ -146,8 +163,10 @@ def test_what_cannot_be_judged_is_refused_by_name(label: str, text: str, why: st
 @pytest.mark.parametrize(
     ("measure", "why"),
     [
-        ("worst: 1", "either both worst and best"),
-        ("worst: 1, best: 2, values: {a: 1}", "either both worst and best"),
+        ("worst: 1", "write one scale"),
+        ("worst: 1, best: 2, at_least: {0: 1}", "write one scale"),
+        ("worst: 1, best: 2, values: {a: 1}", "write one scale"),
+        ("at_least: {0: 1, 5: 101}", "less than or equal to 100"),
         ("best: 2, worst: 2", "two different ends"),
         ("values: {Yes: 1}", "put them in quotes"),
         ("values: {a: 101}", "less than or equal to 100"),

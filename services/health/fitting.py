@@ -1,0 +1,428 @@
+"""Proposes a model of a flat table: monotone bands per column, and weights, learnt from who left.
+
+Each column becomes groups of numbers (pool-adjacent-violators, so that chances only rise or only fall) or of words;
+a border stays only if it pays for itself by BIC. A logistic curve over the groups' log odds, its slopes held at zero
+or above, gives the weights. What the model reaches is said of rows of which it had learnt nothing: out of fold.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.health import backtest, calibration, tables
+from services.health.backtest import Report, Sample, Scored
+from services.health.calibration import FOLDS, Curve
+from services.health.scoring import Band
+from services.health.settings import Bands
+from services.health.tables import OTHERWISE, Column, Label, Table, TableModel, number_in
+from shared.errors import Misconfigured
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+MOST_CUTS = 50
+MOST_GROUPS = 8
+FEWEST_ROWS = 20
+"""A group of fewer rows says too little to have points of its own."""
+MOST_STRAYS = 0.05
+LONG_NUMBER = 5
+CAUTION = 10.0
+"""So many rows of the mean share are added to each group: small ones are pulled to the mean."""
+RIDGE = 1.0
+LEAST_WEIGHT = 0.5
+GIVEN_AWAY = 0.98
+"""A column that ranks who left so well alone is the answer under another name."""
+RED_SHARE = 0.10
+GREEN_MISSES = 0.25
+MOST_GREEN = 0.80
+_NAMED_ID = re.compile(r"(?:^|[_\W])(?:u?u?id|guid|key|e-?mail|phone|uri|url)$|(?<=[a-z])(?:ID|Id)$", re.IGNORECASE)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A column that no measure reads, and why."""
+
+    column: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A column as read: which of its `words` each row says, and their numbers (NaN where empty) if all are some."""
+
+    name: str
+    words: tuple[str, ...]
+    codes: Ints
+    numbers: Floats | None
+    empty: Bools
+
+    @classmethod
+    def read(cls, name: str, texts: Sequence[str]) -> Cells:
+        words, codes = np.unique(np.array(texts, object), return_inverse=True)
+        found: list[str] = words.tolist()
+        numbers = [number_in(word) if word else math.nan for word in found]
+        known = None if None in numbers else np.array(numbers, np.float64)[codes]
+        return cls(name, tuple(found), codes, known, np.array([not word for word in found], bool)[codes])
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that are worth the same: `holds` are words, or the lowest and the highest of the numbers."""
+
+    n: int
+    gone: int
+    holds: tuple[str, ...] | tuple[float, float]
+
+    @property
+    def rate(self) -> float:
+        return self.gone / self.n
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one column says: its groups in the order of the scale, and one of the empty cells, if there are enough."""
+
+    column: str
+    is_numeric: bool
+    groups: tuple[Group, ...]
+    empty: Group | None
+    base: float
+
+    def odds(self, group: Group | None) -> float:
+        """Log odds of leaving, above those of everybody."""
+        if group is None:
+            return 0.0
+        rate = (group.gone + CAUTION * self.base) / (group.n + CAUTION)
+        return math.log(rate / (1 - rate)) - math.log(self.base / (1 - self.base))
+
+    def of_rows(self, cells: Cells) -> Floats:
+        """The log odds of each row; 0 where a cell says nothing."""
+        blank = self.odds(self.empty)
+        if self.is_numeric:
+            assert cells.numbers is not None
+            odds = np.array([self.odds(group) for group in self.groups])
+            if not odds.size:
+                return np.where(cells.empty, blank, 0.0)
+            place = np.searchsorted(np.array(self.edges), cells.numbers, side="right")
+            return np.where(cells.empty, blank, odds[np.minimum(place, odds.size - 1)])
+        worth = {"": blank} | {str(word): self.odds(group) for group in self.groups for word in group.holds}
+        return np.array([worth.get(word, 0.0) for word in cells.words])[cells.codes]
+
+    @property
+    def edges(self) -> list[float]:
+        """Where a group of numbers ends and the next begins, in as few digits as tell them apart."""
+        return [between(float(one.holds[1]), float(other.holds[0])) for one, other in pairwise(self.groups)]
+
+    @property
+    def starts(self) -> list[float]:
+        """Where each group of numbers begins; the first takes in all below."""
+        return [min(0.0, float(self.groups[0].holds[0])), *self.edges] if self.groups else []
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A model, the shapes of its measures, and the chance of leaving that a score of it stands for."""
+
+    model: TableModel
+    shapes: Mapping[str, Shape]
+    curve: Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A model learnt from all rows, and what models learnt the same way reached on rows they did not know."""
+
+    learnt: Learnt
+    report: Report
+    chances: Floats
+    """Of each row, out of fold."""
+    left_out: tuple[LeftOut, ...]
+    unused: tuple[str, ...]
+    """Columns that add nothing to the others."""
+
+
+def propose(table: Table, label: Label, *, keep: Collection[str] = (), without: Collection[str] = ()) -> Proposal:
+    """Learn a model, and say what such a model reaches out of fold.
+
+    Raises Misconfigured below 50 who left or stayed, for a column that is not there, and when no column tells anything.
+    """
+    for name in (*keep, *without):
+        tables.need_column(table, name)
+    left = tables.labelled(table, label)
+    backtest.enough(left, backtest.FEWEST)
+    columns, left_out = usable(table, left, label, keep, without)
+    keys = ["\x1f".join(text for name, text in row.items() if name != label.column) for row in table]
+    sample = Sample(left, keys)
+    scored, chances = out_of_fold(table, columns, sample)
+    learnt = learn(table, columns, left, np.ones(len(left), bool))
+    read = {measure.column for measure in learnt.model.measures.values()}
+    return Proposal(
+        learnt=learnt,
+        report=replace(backtest.report(sample, scored), calibration=calibration.of_chances(chances, left)),
+        chances=chances,
+        left_out=tuple(left_out),
+        unused=tuple(cells.name for cells in columns if cells.name not in read),
+    )
+
+
+def out_of_fold(table: Table, columns: Sequence[Cells], sample: Sample) -> tuple[Scored, Floats]:
+    """What a model says of each row that learnt from the other folds alone, and the chance of leaving it gives.
+
+    Points of two folds are on two scales, so the score of a row is 100 × (1 − chance); bands are those of its model.
+    """
+    place, left = calibration.folds(sample.owner, sample.left), sample.left
+    chances, bands = np.empty(len(left)), np.empty(len(left), object)
+    for fold in range(FOLDS):
+        tried = np.flatnonzero(place == fold)
+        learnt = learn(table, columns, left, place != fold)
+        found = tables.scores([table[row] for row in tried.tolist()], learnt.model)
+        # A row with no score is of the mean chance.
+        chances[tried] = np.where(np.isnan(found), left[place != fold].mean(), learnt.curve.at(np.nan_to_num(found)))
+        bands[tried] = Scored.of(found, learnt.model.bands).bands
+    told: list[Band] = bands.tolist()
+    return Scored(100 * (1 - chances), told), chances
+
+
+def usable(
+    table: Table, left: Bools, label: Label, keep: Collection[str] = (), without: Collection[str] = ()
+) -> tuple[list[Cells], list[LeftOut]]:
+    """The columns that may tell something, and the others with the reason why not."""
+    columns, left_out = [], []
+    for name in table[0]:
+        if name == label.column:
+            continue
+        cells = Cells.read(name, [row[name].strip() for row in table])
+        reason = "as asked" if name in without else None if name in keep else why_not(cells, left)
+        if reason is None:
+            columns.append(cells)
+        else:
+            left_out.append(LeftOut(name, reason))
+    return columns, left_out
+
+
+def why_not(cells: Cells, left: Bools) -> str | None:
+    """Why a column must not be learnt from; None when it may."""
+    counts = dict(zip(cells.words, np.bincount(cells.codes).tolist(), strict=True))
+    blank = counts.pop("", 0)
+    if len(counts) + bool(blank) <= 1:
+        return "it says the same of everybody" if counts else "it is empty"
+    filled = sum(counts.values())
+    if cells.numbers is None:
+        if all(_DAY.fullmatch(word) for word in counts):
+            return "it holds days; a number of days up to the day of the row can be learnt from"
+        strays = {word: n for word, n in counts.items() if number_in(word) is None}
+        if sum(strays.values()) < MOST_STRAYS * filled and len(counts) > FEWEST_ROWS:
+            named = ", ".join(repr(word) for word in sorted(strays, key=lambda word: (-strays[word], word))[:3])
+            return f"it holds numbers and {sum(strays.values())} cells that are none ({named}); empty those"
+    if _is_id(cells, list(counts), filled):
+        return f"it names rows: {len(counts)} different values in {filled} cells"
+    if cells.numbers is None and max(counts.values()) < FEWEST_ROWS:
+        return f"no word of it comes {FEWEST_ROWS} times"
+    shape = shape_of(cells, left, np.ones(len(left), bool))
+    odds = shape.of_rows(cells)
+    alone = backtest.auc(-odds, left)
+    if alone >= GIVEN_AWAY:
+        return f"alone it all but tells who left (AUC {alone:.3f}): it seems to be known only afterwards"
+    return None
+
+
+def _is_id(cells: Cells, different: Sequence[str], filled: int) -> bool:
+    """Words of which most are different; whole numbers that are all different and run on, or are of one length."""
+    if _NAMED_ID.search(cells.name) and len(different) > max(FEWEST_ROWS, filled / 10):
+        return True
+    if cells.numbers is None:
+        return len(different) > max(FEWEST_ROWS, filled / 2)
+    known = cells.numbers[~cells.empty]
+    if len(different) < filled or filled < FEWEST_ROWS or not (known == np.floor(known)).all():
+        return False
+    lengths = {len(word) for word in different}
+    return bool(known.max() - known.min() < 2 * filled) or (len(lengths) == 1 and min(lengths) >= LONG_NUMBER)
+
+
+def shape_of(cells: Cells, left: Bools, where: Bools) -> Shape:
+    """The groups of a column, by the rows `where` alone."""
+    base = float(left[where].mean())
+    empty = cells.empty & where
+    blank = Group(int(empty.sum()), int(left[empty].sum()), ("",)) if empty.sum() >= FEWEST_ROWS else None
+    there = where & ~cells.empty
+    price = math.log(max(int(where.sum()), 2))
+    if cells.numbers is not None:
+        groups = monotone(_cuts(cells.numbers[there], left[there]), price + 2 * math.log(2))  # of two directions
+        return Shape(cells.name, True, groups, blank, base)
+    counts = np.bincount(cells.codes[there], minlength=len(cells.words)).tolist()
+    gone = np.bincount(cells.codes[there & left], minlength=len(cells.words)).tolist()
+    frequent = [
+        Group(n, lost, (word,)) for word, n, lost in zip(cells.words, counts, gone, strict=True) if n >= FEWEST_ROWS
+    ]
+    ranked = sorted(frequent, key=lambda group: (-group.rate, group.holds))
+    # Words are put in order by the very outcome: of k words of pure chance the best cut gains (k − 1) × 2 ÷ π.
+    return Shape(cells.name, False, merged(ranked, price + (len(ranked) - 1) * 2 / math.pi), blank, base)
+
+
+def _cuts(numbers: Floats, left: Bools) -> list[Group]:
+    """Neighbouring numbers in at most 50 groups of about as many rows, none of fewer than 20 where that can be."""
+    values, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    gone = np.bincount(inverse, weights=left, minlength=len(values)).astype(np.int64)
+    least = max(FEWEST_ROWS, math.ceil(len(numbers) / MOST_CUTS))
+    groups: list[Group] = []
+    for value, n, lost in zip(values.tolist(), counts.tolist(), gone.tolist(), strict=True):
+        if groups and groups[-1].n < least:
+            groups[-1] = _joined(groups[-1], Group(n, lost, (value, value)))
+        else:
+            groups.append(Group(n, lost, (value, value)))
+    if len(groups) > 1 and groups[-1].n < FEWEST_ROWS:
+        groups[-2:] = [_joined(groups[-2], groups[-1])]
+    return groups
+
+
+def _joined(one: Group, other: Group) -> Group:
+    holds = (one.holds[0], other.holds[1]) if isinstance(one.holds[0], float) else (*one.holds, *other.holds)
+    return Group(one.n + other.n, one.gone + other.gone, holds)
+
+
+def monotone(groups: Sequence[Group], price: float) -> tuple[Group, ...]:
+    """Groups whose share that left only rises, or only falls: whichever is likelier."""
+    rising = merged(pooled(groups, lambda one, other: one.rate > other.rate), price)
+    falling = merged(pooled(groups, lambda one, other: one.rate < other.rate), price)
+    return max(rising, falling, key=lambda found: (sum(map(_likelihood, found)), -len(found)))
+
+
+def pooled(groups: Sequence[Group], violates: Callable[[Group, Group], bool]) -> list[Group]:
+    """Pool adjacent violators: the monotone shares that are nearest to the groups' own."""
+    found: list[Group] = []
+    for group in groups:
+        found.append(group)
+        while len(found) > 1 and violates(found[-2], found[-1]):
+            found[-2:] = [_joined(found[-2], found[-1])]
+    return found
+
+
+def merged(groups: Sequence[Group], price: float) -> tuple[Group, ...]:
+    """Take away the border that tells least, until each tells more than its price and there are 8 groups at most."""
+    found = list(groups)
+    while len(found) > 1:
+        losses = [
+            2 * (_likelihood(one) + _likelihood(other) - _likelihood(_joined(one, other)))
+            for one, other in pairwise(found)
+        ]
+        least = min(range(len(losses)), key=losses.__getitem__)
+        if losses[least] >= price and len(found) <= MOST_GROUPS:
+            break
+        found[least : least + 2] = [_joined(found[least], found[least + 1])]
+    return tuple(found)
+
+
+def _likelihood(group: Group) -> float:
+    """Log likelihood of a group under its own share."""
+    stayed = group.n - group.gone
+    gone = group.gone * math.log(group.gone / group.n) if group.gone else 0.0
+    return gone + (stayed * math.log(stayed / group.n) if stayed else 0.0)
+
+
+def learn(table: Table, columns: Sequence[Cells], left: Bools, where: Bools) -> Learnt:
+    """A model by the rows `where` alone, as it is written down: in rounded points and weights.
+
+    Raises Misconfigured when no column tells anything.
+    """
+    shapes = {cells.name: shape_of(cells, left, where) for cells in columns}
+    telling = [cells for cells in columns if len(shapes[cells.name].groups) + bool(shapes[cells.name].empty) > 1]
+    odds = {cells.name: shapes[cells.name].of_rows(cells)[where] for cells in telling}
+    slopes = _slopes(odds, left[where])
+    measures = _measures({name: shapes[name] for name in slopes}, slopes)
+    if not measures:
+        raise Misconfigured("no column tells who left: there is nothing to learn a model from")
+    rows = [table[row] for row in np.flatnonzero(where).tolist()]
+    model = TableModel(measures=measures, bands=Bands(amber=1, green=2))
+    found = tables.scores(rows, model)
+    known = ~np.isnan(found)
+    bands = _bands(found[known], left[where][known])
+    curve = Curve.through(found[known], left[where][known])
+    used = {measure.column: shapes[measure.column] for measure in measures.values()}
+    return Learnt(model.model_copy(update={"bands": bands}), used, curve)
+
+
+def _slopes(odds: Mapping[str, Floats], left: Bools) -> dict[str, float]:
+    """The logistic slope of each column's log odds; columns that would count against themselves are left out."""
+    names = list(odds)
+    while names:
+        found = calibration.logistic(np.column_stack([odds[name] for name in names]), left, RIDGE)[1:]
+        slopes = dict(zip(names, found.tolist(), strict=True))
+        worst = min(names, key=slopes.__getitem__)
+        if slopes[worst] > 0:
+            return slopes
+        names.remove(worst)
+    return {}
+
+
+def _measures(shapes: Mapping[str, Shape], slopes: Mapping[str, float]) -> dict[str, Column]:
+    """Log odds turned into points and weights: the weighted mean of the points keeps the order of the sums."""
+    spans = {name: _span(shape) for name, shape in shapes.items()}
+    says = {name: slopes[name] * (high - low) for name, (low, high) in spans.items()}
+    while says and min(says.values()) < LEAST_WEIGHT / 100 * sum(says.values()):
+        del says[min(says, key=says.__getitem__)]
+    found: dict[str, Column] = {}
+    total = sum(says.values())
+    for name in sorted(says, key=lambda name: (-says[name], name)):
+        found[_slug(name, found)] = _column(shapes[name], spans[name], round(100 * says[name] / total, 1))
+    return found
+
+
+def _span(shape: Shape) -> tuple[float, float]:
+    odds = [shape.odds(group) for group in shape.groups] + ([shape.odds(shape.empty)] if shape.empty else [])
+    return min(odds), max(odds)
+
+
+def _column(shape: Shape, span: tuple[float, float], weight: float) -> Column:
+    low, high = span
+
+    def points(odds: float) -> float:
+        return float(round(100 * (high - min(max(odds, low), high)) / (high - low)))
+
+    worth = [points(shape.odds(group)) for group in shape.groups]
+    missing: float | Literal["ignore"] = points(shape.odds(shape.empty)) if shape.empty else "ignore"
+    if shape.is_numeric:
+        steps = dict(zip(shape.starts, worth, strict=True))
+        return Column(kind="column", column=shape.column, weight=weight, at_least=steps, missing=missing)
+    values = {str(word): at for group, at in zip(shape.groups, worth, strict=True) for word in group.holds}
+    values[OTHERWISE] = points(0.0)
+    return Column(kind="column", column=shape.column, weight=weight, values=values, missing=missing)
+
+
+def _slug(column: str, taken: Collection[str]) -> str:
+    plain = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)).strip("_").lower() or "column"
+    return next(name for n in range(1, len(taken) + 3) if (name := plain if n == 1 else f"{plain}_{n}") not in taken)
+
+
+def _bands(found: Floats, left: Bools) -> Bands:
+    """Red: the tenth with the lowest scores. Green: above it three quarters of those who left lie lower, and at most
+    80 % of all lie there."""
+    whole = np.floor(found + 0.5)
+    edges = np.arange(1, 101)
+    below = np.array([(whole < edge).mean() for edge in edges])
+    amber = int(edges[np.abs(below - RED_SHARE).argmin()])
+    caught = np.array([left[whole < edge].sum() / left.sum() for edge in edges])
+    fit = (caught >= 1 - GREEN_MISSES) & (below >= 1 - MOST_GREEN) & (edges > amber)
+    green = int(edges[fit.argmax()]) if fit.any() else 100
+    return Bands(amber=min(amber, 99), green=max(green, min(amber, 99) + 1))
+
+
+def between(low: float, high: float) -> float:
+    """The number in (low, high] with the fewest digits; of those the nearest to the middle."""
+    middle = (low + high) / 2
+    for places in range(-math.floor(math.log10(max(abs(high), abs(low), 1))) - 1, 16):
+        unit = 10.0**-places
+        near = math.floor(middle / unit + 0.5)
+        for steps in (near, near + 1, near - 1):
+            edge = round(steps * unit, max(places, 0))
+            if low < edge <= high:
+                return edge
+    return high
