@@ -7,6 +7,7 @@ can change something; so no decision depends on where batches end.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -83,13 +84,14 @@ class Walk:
 
 
 class Names:
-    """Names already in the database, so that they are not written again; bounded, never wrong.
+    """Names already in the databases, so that they are not written again; bounded, never wrong.
 
-    A name enters only when the database said that an earlier transaction had written it.
+    A name enters only when the database said that an earlier transaction had written it; words are asked of each
+    database apart, the users of an account are in one.
     """
 
     def __init__(self) -> None:
-        self.words: set[int] = set()
+        self.words: defaultdict[int, set[int]] = defaultdict(set)
         self.users: set[tuple[str, int]] = set()
         self.features: dict[str, int] = {}
         self.actions: dict[tuple[str, str | None], int] = {}
@@ -172,7 +174,7 @@ class Handlers:
     def _columns(self, batch: Batch, unit: UnitOfWork) -> tuple[Use, list[Signal]]:
         """Use of the product as columns, and the signals that are something else."""
         use, names, others = Use(), self.names, []
-        accounts, known_users, known_words = use.accounts, names.users, names.words
+        accounts, known_users, known_words = use.accounts, names.users, names.words[unit.database]
         for signal in batch:
             if signal.type != "usage.tracked":
                 others.append(signal)
@@ -365,7 +367,8 @@ class Handlers:
         await store.save_usage(unit.db, rows)
         if use.words:
             new_words = await store.save_words(unit.db, use.words)
-            _bounded(self.names.words).update(value for kind, value, _ in use.words if (kind, value) not in new_words)
+            known = _bounded(self.names.words[unit.database])
+            known.update(value for kind, value, _ in use.words if (kind, value) not in new_words)
         if use.users:
             new_users = await store.save_users(unit.db, use.users)
             _bounded(self.names.users).update((a, value) for a, value, _, _ in use.users if (a, value) not in new_users)

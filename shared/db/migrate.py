@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared import db
+from shared.db.installation import Wanted, check_row, load
 from shared.errors import Misconfigured
 from shared.settings import DEFAULT_PARTITIONS
 
@@ -52,16 +53,16 @@ def migrations() -> list[Migration]:
 async def migrate(database_urls: Sequence[str], partitions: int = DEFAULT_PARTITIONS) -> None:
     """Bring every database to this version, and record the installation's identity in each.
 
-    Raises Misconfigured when a database was made by a newer version, or for another number of
-    partitions or databases.
+    Raises Misconfigured when a database was made by a newer version, for another number of partitions or
+    databases, for another installation, or as another one of this installation's.
     """
-    installation = uuid.uuid4()
-    for url in database_urls:
+    installation, wanted = uuid.uuid4(), Wanted(partitions, len(database_urls))
+    for number, url in enumerate(database_urls):
         connection = await db.connect(url)
         try:
             await connection.execute("select pg_advisory_lock($1)", _LOCK)
             await _apply(connection)
-            installation = await _identify(connection, installation, partitions, len(database_urls))
+            installation = await _identify(connection, installation, number, wanted)
         finally:
             await connection.close()
 
@@ -89,24 +90,17 @@ async def _apply(connection: db.Connection) -> None:
             )
 
 
-async def _identify(connection: db.Connection, new: uuid.UUID, partitions: int, databases: int) -> uuid.UUID:
+async def _identify(connection: db.Connection, new: uuid.UUID, number: int, wanted: Wanted) -> uuid.UUID:
     await connection.execute(
-        "insert into hune.installation (id, partitions, databases) values ($1, $2, $3) on conflict do nothing",
+        "insert into hune.installation (id, partitions, databases, number) values ($1, $2, $3, $4)"
+        " on conflict do nothing",
         new,
-        partitions,
-        databases,
+        wanted.partitions,
+        wanted.databases,
+        number,
     )
-    row = await connection.fetchrow("select id, partitions, databases from hune.installation")
-    assert row is not None
-    if row["partitions"] != partitions:
-        raise Misconfigured(
-            f"HUNE_PARTITIONS is {partitions}, but this installation was made with {row['partitions']}: "
-            f"set it back to {row['partitions']}, or replay into a new installation"
-        )
-    if row["databases"] != databases:
-        raise Misconfigured(
-            f"HUNE_DATABASE_URLS lists {databases} databases, but this installation was made with "
-            f"{row['databases']}: list the same ones in the same order, or replay into a new installation"
-        )
+    await connection.execute("update hune.installation set number = $1 where number is null", number)
+    row = await load(connection)
+    check_row(number, row, wanted, new if number else row["id"])
     identity: uuid.UUID = row["id"]
     return identity

@@ -47,8 +47,10 @@ LIST_REDRIVE = """
 class Lane:
     """Runs one worker over its partitions in one database."""
 
-    def __init__(self, worker: Worker, pool: database.Pool, read: Callable[[Record], Item], partitions: int) -> None:
-        self.worker, self.pool, self.partitions = worker, pool, partitions
+    def __init__(
+        self, worker: Worker, pool: database.Pool, read: Callable[[Record], Item], partitions: int, number: int = 0
+    ) -> None:
+        self.worker, self.pool, self.partitions, self.number = worker, pool, partitions, number
         self.owned: dict[int, Owned] = {}
         self.last_progress = time.monotonic()
         self.halted = False
@@ -229,7 +231,7 @@ class Lane:
             work = work.of(self.owned)
             if not work.owned or (self.halted and self._stopping):
                 return None
-            attempt = Attempt(self.worker, work, self.partitions)
+            attempt = Attempt(self.worker, work, self.partitions, self.number)
             if await self._try(attempt):
                 self.last_progress = time.monotonic()
                 return attempt

@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 
 from shared import db as database
 from shared import topics
+from shared.db import installation
 from shared.errors import Misconfigured, Transient
 from shared.observability import metrics
 from shared.runtime import fetching, ownership
@@ -47,7 +48,6 @@ READ_OUTBOX = """
      order by last_seq limit 100
 """
 OUTBOX_START = "select min(first_seq) from hune.outbox where service = $1 and partition = $2 and last_seq > $3"
-INSTALLATION = "select id, partitions, databases from hune.installation"
 HELD = "select count(*) from hune.quarantine where service = $1 and state <> 'applied'"
 
 
@@ -171,26 +171,18 @@ class Runtime:
         try:
             for url in urls:
                 self._pools.append(await database.create_pool(url, POOL_SIZE, self.worker.name))
-            async with self._pools[0].acquire() as connection:
-                row = await connection.fetchrow(INSTALLATION)
+            numbers, rows = installation.urls_of(self.settings), {}
+            for url, pool in zip(urls, self._pools, strict=True):
+                async with pool.acquire() as connection:
+                    rows[numbers.index(url)] = await installation.load(connection)
         except BaseException:
             for pool in self._pools:
                 pool.terminate()
             raise
-        if row is None or row["partitions"] != self.settings.partitions:
-            stored = "no installation" if row is None else f"{row['partitions']} partitions"
-            raise Misconfigured(
-                f"the database holds {stored}, HUNE_PARTITIONS says {self.settings.partitions}: set it to match"
-            )
-        databases = len({self.settings.database_url, *self.settings.database_urls})
-        if row["databases"] != databases:
-            raise Misconfigured(
-                f"the installation was made for {row['databases']} databases, HUNE_DATABASE_URL and "
-                f"HUNE_DATABASE_URLS name {databases}: name the same ones in the same order"
-            )
+        installation.check(rows, self.settings)
         reader = self.worker.read or signal_reader(self.worker.fast)
-        for pool in self._pools:
-            lane = Lane(self.worker, pool, reader, self.settings.partitions)
+        for number, pool in enumerate(self._pools):
+            lane = Lane(self.worker, pool, reader, self.settings.partitions, number)
             lane.position, lane.on_lost = self._position, self._on_lost
             self.lanes.append(lane)
             self._tasks.append(asyncio.create_task(self._guard(lane.run()), name=f"lane {self.worker.name}"))
@@ -465,9 +457,13 @@ class Runtime:
     async def _observe_waiting(self) -> None:
         name = self.worker.name
         try:
-            async with self._pools[0].acquire(timeout=1) as connection:
-                metrics.QUARANTINED.labels(name).set(await connection.fetchval(HELD, name))
-                if self.worker.parked is not None:
+            held = 0
+            for pool in self._pools:
+                async with pool.acquire(timeout=1) as connection:
+                    held += await connection.fetchval(HELD, name)
+            metrics.QUARANTINED.labels(name).set(held)
+            if self.worker.parked is not None:
+                async with self._pools[0].acquire(timeout=1) as connection:
                     metrics.PARKED.labels(name).set(await connection.fetchval(self.worker.parked))
         except Exception as error:
             log.debug("quarantined and parked records not counted", extra={"error": repr(error)})

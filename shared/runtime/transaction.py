@@ -69,8 +69,8 @@ class Work:
 class Attempt:
     """One try at a piece of work. Memory changes in `finish` alone, after COMMIT."""
 
-    def __init__(self, worker: Worker, work: Work, partitions: int) -> None:
-        self.worker, self.work, self.partitions = worker, work, partitions
+    def __init__(self, worker: Worker, work: Work, partitions: int, database: int = 0) -> None:
+        self.worker, self.work, self.partitions, self.database = worker, work, partitions, database
         self.version = max(o.version for o in work.owned) + 1
         self.after: dict[int, After] = {}
         self.moved = 0
@@ -98,6 +98,7 @@ class Attempt:
             clocks={o.partition: now if o.live else o.clock for o in owned},
             live=[o.partition for o in owned if o.live],
             partitions=self.partitions,
+            database=self.database,
         )
         fresh = await self._without_duplicates(db, unit)
         if fresh:

@@ -29,7 +29,7 @@ def partition_for(key: str, partitions: int) -> int:
 
 
 class UnitOfWork:
-    """One transaction over some partitions of one database.
+    """One transaction over some partitions of one database, number `database` of the workers'.
 
     Signals that the handler neither ignores nor rejects count as applied. `seq` is unique and increasing
     over the transactions of each of the unit's partitions; `on_commit` runs once it is certain.
@@ -44,9 +44,11 @@ class UnitOfWork:
         clocks: Mapping[int, datetime | None],
         live: Iterable[int],
         partitions: int,
+        database: int = 0,
     ) -> None:
         self.service = service
         self.db = db
+        self.database = database
         self.partitions = partitions
         self.outbox: dict[int, list[Outgoing]] = {}
         self.counts: dict[int, Counter[str]] = {partition: Counter() for partition in clocks}

@@ -93,8 +93,8 @@ class Said:
 class Runner:
     """Runs a worker's batches and ticks, each in a transaction, at a clock the test sets."""
 
-    def __init__(self, worker: Worker, connection: db.Connection) -> None:
-        self.worker, self.db = worker, connection
+    def __init__(self, worker: Worker, connection: db.Connection, database: int = 0) -> None:
+        self.worker, self.db, self.database = worker, connection, database
         self.clock: datetime | None = None
         self.live = False
         self._seq = 0
@@ -117,7 +117,10 @@ class Runner:
         self._seq += 1
         clocks = dict.fromkeys(range(PARTITIONS), self.clock)
         live = range(PARTITIONS) if self.live else ()
-        return UnitOfWork(self.worker.name, self.db, seq=self._seq, clocks=clocks, live=live, partitions=PARTITIONS)
+        return UnitOfWork(
+            self.worker.name, self.db, seq=self._seq, clocks=clocks, live=live, partitions=PARTITIONS,
+            database=self.database,
+        )  # fmt: skip
 
 
 def _said(unit: UnitOfWork, moved: int = 0) -> Said:

@@ -78,8 +78,8 @@ class Member:
 class ChaosStack:
     """Stores and members of one home. Use it in the main thread: children end with the thread that started them."""
 
-    def __init__(self, home: Path, partitions: int, members: Mapping[str, int]) -> None:
-        self.home, self.partitions = home, partitions
+    def __init__(self, home: Path, partitions: int, members: Mapping[str, int], databases: int = 1) -> None:
+        self.home, self.partitions, self.databases = home, partitions, databases
         env = {name: value for name, value in os.environ.items() if not name.startswith("HUNE_")}
         self.stack = Stack(home, env)
         self.members: list[Member] = []
@@ -101,7 +101,9 @@ class ChaosStack:
 
     @property
     def database_urls(self) -> tuple[str, ...]:
-        return self.stack.database_urls
+        """The workers' databases, the control database first: all on the one server."""
+        first = self.stack.database_url
+        return (first, *(f"{first}_{number}" for number in range(2, self.databases + 1)))
 
     @property
     def gateway_url(self) -> str:
@@ -109,7 +111,10 @@ class ChaosStack:
 
     async def start(self) -> None:
         self.stack.start()
-        await migrate([self.database_url], self.partitions)
+        for url in self.database_urls[1:]:
+            with contextlib.suppress(asyncpg.DuplicateDatabaseError):
+                await self._in(self.database_url, f"create database {url.rpartition('/')[2]}")
+        await migrate(self.database_urls, self.partitions)
         await apply_topics(self.bootstrap_servers, self.partitions)
         count = sum(self._counts.values())
         self.gateway_port, *probes = ports.choose(count + 1)
@@ -149,6 +154,7 @@ class ChaosStack:
             "HUNE_HOME": str(self.home),
             "HUNE_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "HUNE_DATABASE_URL": self.database_url,
+            "HUNE_DATABASE_URLS": ",".join(self.database_urls),
             "HUNE_PARTITIONS": str(self.partitions),
             "HUNE_GATEWAY_PORT": str(self.gateway_port),
             "HUNE_PROBES_PORT": str(member.port),
@@ -350,7 +356,11 @@ class ChaosStack:
         await until_async(live, "every partition is live")
 
     async def fetch(self, query: str, *arguments: object) -> list[Any]:
-        connection = await asyncpg.connect(self.database_url, timeout=10)
+        """The rows that every database has."""
+        return [row for url in self.database_urls for row in await self._in(url, query, *arguments)]
+
+    async def _in(self, url: str, query: str, *arguments: object) -> list[Any]:
+        connection = await asyncpg.connect(url, timeout=10)
         try:
             return list(await connection.fetch(query, *arguments))
         finally:
