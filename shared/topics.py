@@ -65,7 +65,7 @@ RESULTS = {
     for service in ("router", *WORKERS)
 }  # fmt: skip
 ALERTS = Topic(
-    _name("alerts"), "alert opened, escalated, resolved", "account_id",
+    _name("alerts"), "alert opened, escalated, reminded, resolved", "account_id",
     writers=("health",), readers=(ANYONE,),
 )  # fmt: skip
 STATE_ACCOUNTS = Topic(

@@ -18,6 +18,7 @@ from services.health.rules import (
     ScoreBelow,
     ScoreDrop,
     ScoreUnknown,
+    Severity,
     Silent,
     SponsorLeft,
     TicketOpen,
@@ -46,13 +47,15 @@ class Words:
 class Finding:
     """An episode that holds: `cause` tells two episodes of one rule apart.
 
-    `enters` tells whether it may open; else it only keeps an open one open. `tell` words it, for the few that open.
+    `enters` tells whether it may open; else it only keeps an open one open. `tell` words it, for the few that are told.
     """
 
     rule: str
     cause: str
     enters: bool
     tell: Callable[[], Words]
+    severity: Severity | None = None
+    """More than the rule's, where it has grown so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ def _of_score(name: str, rule: ScoreBelow, at: Situation) -> Iterator[Finding]:
     if score is None:  # an open episode waits until there is a score again
         yield Finding(name, "", False, tell)
     elif score < rule.leave:
-        yield Finding(name, "", score < rule.enter, tell)
+        worse = rule.worse.severity if rule.worse and score <= rule.worse.at else None
+        yield Finding(name, "", score < rule.enter, tell, worse)
 
 
 def _of_drop(name: str, rule: ScoreDrop, at: Situation) -> Iterator[Finding]:
@@ -120,7 +124,8 @@ def _of_drop(name: str, rule: ScoreDrop, at: Situation) -> Iterator[Finding]:
         )  # fmt: skip
 
     if high - score >= rule.points / 2:
-        yield Finding(name, "", high - score >= rule.points, tell)
+        worse = rule.worse.severity if rule.worse and high - score >= rule.worse.at else None
+        yield Finding(name, "", high - score >= rule.points, tell, worse)
 
 
 def _of_tickets(name: str, rule: TicketOpen, at: Situation) -> Iterator[Finding]:
@@ -146,7 +151,8 @@ def _of_storm(name: str, rule: TicketStorm, at: Situation) -> Iterator[Finding]:
                      open=sum(ticket.is_open for ticket in recent))  # fmt: skip
 
     if len(recent) >= rule.leave:
-        yield Finding(name, "", len(recent) >= rule.tickets, tell)
+        worse = rule.worse.severity if rule.worse and len(recent) >= rule.worse.at else None
+        yield Finding(name, "", len(recent) >= rule.tickets, tell, worse)
 
 
 def _of_answers(name: str, rule: Detractor | Promoter, at: Situation) -> Iterator[Finding]:
@@ -187,7 +193,8 @@ def _of_trend(name: str, rule: UsageDip | UsageGrowth, at: Situation) -> Iterato
                      stopped=wording.text("stopped", at.language, n=len(people)) if people else "")  # fmt: skip
 
     enters = newest > 0 and ratio < rule.enter if dips else ratio > rule.enter  # no use at all is another rule's
-    yield Finding(name, "", enters, tell)
+    worse = rule.worse.severity if isinstance(rule, UsageDip) and rule.worse and ratio <= rule.worse.at else None
+    yield Finding(name, "", enters, tell, worse)
 
 
 def _of_silence(name: str, rule: Silent, at: Situation) -> Iterator[Finding]:

@@ -14,14 +14,14 @@ from zoneinfo import ZoneInfo
 
 import xxhash
 
-from services.health import alerts, facts, scoring, wording
-from services.health.alerts import Finding, Situation
+from services.health import episodes, facts, scoring, wording
+from services.health.alerts import Situation
+from services.health.episodes import NOTHING, Episode, Grown, Hush
 from services.health.facts import Facts, Picture
 from services.health.rules import Rules
 from services.health.scoring import Score
 from services.health.settings import Model
 from services.health.usage import Usage, micros, midnight, moment
-from shared.ids import derived_id
 
 SPREAD_S = 900
 """Accounts of one time zone are due in the first quarter of an hour of their day, not all at midnight."""
@@ -51,24 +51,6 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """An alert from its opening to its end, as it was told."""
-
-    alert_id: str
-    rule: str
-    cause: str
-    kind: str
-    severity: str
-    title: str
-    why: str
-    next_step: str | None
-    evidence: Mapping[str, Any]
-    opened_at: datetime
-    baseline: bool
-    people: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Memory:
     """What was told of an account: the last score and state, the scores shown lately, the open alerts."""
 
@@ -76,6 +58,7 @@ class Memory:
     state: Mapping[str, Any] | None = None
     shown: tuple[tuple[date, int], ...] = ()
     open: tuple[Episode, ...] = ()
+    hush: Hush = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +79,8 @@ class Decision:
     change: Change | None
     state: Mapping[str, Any] | None
     opened: tuple[Episode, ...]
+    grown: tuple[Grown, ...]
+    reminded: tuple[Episode, ...]
     resolved: tuple[Episode, ...]
     due_at: datetime | None
     timezone: str
@@ -115,22 +100,28 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         model=policy.model,
         language=policy.model.language,
     )
-    opened, resolved, still = _episodes(situation, memory, policy, cause=cause, baseline=baseline)
+    turn = episodes.decide(situation, memory.open, memory.hush, policy.rules, cause=cause, baseline=baseline)
     state = _state(now, score)
     after = Memory(
         score=score if change else memory.score,
         state=state,
         shown=_shown(memory.shown, now.today, score, policy),
-        open=(*still, *opened),
+        open=(*turn.still, *turn.opened),
+        hush=turn.hush,
     )
     told = state if state != memory.state else None
     return Decision(
         memory=after,
         change=change,
         state=told,
-        opened=opened,
-        resolved=resolved,
-        due_at=due_at(known, now, policy),
+        opened=turn.opened,
+        grown=turn.grown,
+        reminded=turn.reminded,
+        resolved=turn.resolved,
+        due_at=_soonest(
+            due_at(known, now, policy),
+            episodes.due_at(after.open, after.hush, policy.rules, at),
+        ),
         timezone=now.zone.key,
         last_active_day=None if now.usage.last_at is None else now.day_of(now.usage.last_at),
     )
@@ -145,42 +136,8 @@ def _change(before: Score | None, after: Score, model: Model) -> Change | None:
     return Change(before, after, shares, wording.why_changed(before, after, shares, model, model.language))
 
 
-def _episodes(
-    at: Situation, memory: Memory, policy: Policy, *, cause: str, baseline: bool
-) -> tuple[tuple[Episode, ...], tuple[Episode, ...], tuple[Episode, ...]]:
-    """Opened, resolved and still open."""
-    holding: dict[tuple[str, str], Finding] = {}
-    for name, rule in policy.rules.rules.items():
-        if rule.enabled:
-            for found in alerts.findings(name, rule, at):
-                holding[name, found.cause] = found
-    running = {(episode.rule, episode.cause) for episode in memory.open}
-    resolved = tuple(episode for episode in memory.open if (episode.rule, episode.cause) not in holding)
-    still = tuple(episode for episode in memory.open if (episode.rule, episode.cause) in holding)
-    opened = tuple(
-        _open(found, at, policy, cause, baseline)
-        for key, found in holding.items()
-        if found.enters and key not in running
-    )
-    return opened, resolved, still
-
-
-def _open(found: Finding, at: Situation, policy: Policy, cause: str, baseline: bool) -> Episode:
-    rule, words = policy.rules.rules[found.rule], found.tell()
-    return Episode(
-        alert_id=derived_id("health", at.now.account_id, found.rule, found.cause, cause),
-        rule=found.rule,
-        cause=found.cause,
-        kind=rule.kind,
-        severity=rule.severity,
-        title=words.title,
-        why=words.why,
-        next_step=rule.next_step.to(at.language) if rule.next_step else None,
-        evidence=words.evidence,
-        opened_at=at.now.at,
-        baseline=baseline,
-        people=words.people,
-    )
+def _soonest(*times: datetime | None) -> datetime | None:
+    return min((at for at in times if at is not None), default=None)
 
 
 def _shown(

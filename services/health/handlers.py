@@ -16,11 +16,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.health import domain, facts, store, telling, usage
+from services.health import actions, domain, episodes, facts, store, telling, usage
+from services.health.actions import Acted, Action, Declined, Past
 from services.health.domain import Decision, Memory, Policy
+from services.health.episodes import Episode
 from services.health.facts import Facts, Ignore, Key, Learnt, Reject
 from services.health.store import Account
 from services.health.usage import EVENT, UTC_ZONE, Events, micros
+from shared.requests import Unusable
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
 
@@ -63,8 +66,10 @@ class Walk:
     memory: Memory
     loaded: Account | None
     unsettled: set[Key]
-    decided: list[tuple[Decision, telling.Cause]] = field(default_factory=list)
+    decided: list[tuple[Decision | Acted, telling.Cause]] = field(default_factory=list)
     triples: set[tuple[date, int, int]] | None = None
+    ended: dict[str, Past] = field(default_factory=dict)
+    """Alerts that were over within the batch."""
     fresh: list[Used] = field(default_factory=list)
     """Use that was learnt since the facts were last looked at."""
 
@@ -74,6 +79,10 @@ class Walk:
             self.facts = self.facts.with_usage(np.array(self.fresh, EVENT))
             self.fresh = []
         return self.facts
+
+    def end(self, resolved: Sequence[Episode], at: datetime) -> None:
+        for one in resolved:
+            self.ended[one.alert_id] = Past(one.alert_id, self.row.account_id, one.rule, one.title, at)
 
     def learn(self, what: Used | Learnt) -> None:
         if isinstance(what, Learnt):
@@ -132,14 +141,21 @@ class Handlers:
         others = await _keep_rates(others, unit)
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
+        done = self._asked(others, rows, unit)
         events = use.events()
         walked = self._used_news(use, events, rows, unit) | _other_news(others, learnt, rows, unit)
         walks = await self._load(walked, rows, batch, learnt, unit) if walked else {}
+        wanted = [asked.alert_id for asked in done.values() if isinstance(asked, Action)]
+        past = await store.load_past(unit.db, wanted) if wanted else {}
         for signal in batch if walks else ():
-            if (walk := walks.get(signal.account_id)) and signal.type != "request.made":
+            if (walk := walks.get(signal.account_id)) is None:
+                continue
+            if isinstance(asked := done.get(id(signal)), Action):
+                done[id(signal)] = self._act(walk, signal, asked, past, unit)
+            else:
                 self._step(walk, signal, learnt.get(id(signal)), unit)
         for signal in others:
-            self._settle(signal, learnt.get(id(signal)), walks, rows, unit)
+            self._settle(signal, learnt.get(id(signal)), done.get(id(signal)), walks, rows, unit)
         await self._save_use(use, events, unit)
         marks = [
             (signal.account_id, signal.partition, said)
@@ -170,6 +186,25 @@ class Handlers:
         day = timedelta(days=1)
         await store.compact_usage(unit.db, list(rows), last.date() - COMPACT_DAYS * day, first.date() - day)
         return len(due)
+
+    def _asked(
+        self,
+        others: Sequence[Signal],
+        rows: Mapping[str, Account],
+        unit: UnitOfWork,
+    ) -> dict[int, Action | Acted | Declined]:
+        """Requests to do something: what they ask for, or why it cannot be."""
+        found: dict[int, Action | Acted | Declined] = {}
+        for signal in others:
+            if signal.type != "request.made" or signal.account_id not in rows:
+                continue
+            demand, data, clock = telling.demand_of(signal), signal.data, unit.clock(signal.partition)
+            try:
+                if demand in actions.DEMANDS and clock is not None:
+                    found[id(signal)] = actions.read(demand, data.parameters, data.user_id, clock)
+            except Unusable as error:
+                found[id(signal)] = Declined(str(error))
+        return found
 
     def _columns(self, batch: Batch, unit: UnitOfWork) -> tuple[Use, list[Signal]]:
         """Use of the product as columns, and the signals that are something else."""
@@ -252,6 +287,24 @@ class Handlers:
             for row in rows
         }
 
+    def _act(
+        self, walk: Walk, signal: Signal, action: Action, past: Mapping[str, Past], unit: UnitOfWork
+    ) -> Acted | Declined:
+        """Carry out what a person asks to be done about an alert."""
+        clock = unit.clock(signal.partition)
+        assert clock is not None, "accounts are walked only when there is a clock"
+        acted = actions.act(action, walk.memory, {**past, **walk.ended}, walk.row.account_id, clock)
+        if isinstance(acted, Acted):
+            if action.what == "resolved" and isinstance(acted.alert, Episode):
+                walk.end((acted.alert,), clock)
+            cause = telling.Cause(signal.id, signal.occurred_at, (signal.id,), clock, baseline=False)
+            walk.decided.append((acted, cause))
+            walk.memory = acted.memory
+            due = episodes.due_at(walk.memory.open, walk.memory.hush, self.policy.rules, clock)
+            if due is not None and (walk.row.next_due_at is None or due < walk.row.next_due_at):
+                walk.row = replace(walk.row, next_due_at=due)
+        return acted
+
     def _step(self, walk: Walk, signal: Signal, said: Learnt | Ignore | Reject | None, unit: UnitOfWork) -> None:
         """Learn one signal and decide what it changes."""
         clock = unit.clock(signal.partition)
@@ -328,6 +381,7 @@ class Handlers:
         )
         walk.decided.append((decision, cause))
         walk.memory = decision.memory
+        walk.end(decision.resolved, cause.clock)
         walk.row = replace(
             walk.row,
             timezone=decision.timezone,
@@ -343,6 +397,7 @@ class Handlers:
         self,
         signal: Signal,
         said: Learnt | Ignore | Reject | None,
+        done: Action | Acted | Declined | None,
         walks: Mapping[str, Walk],
         rows: Mapping[str, Account],
         unit: UnitOfWork,
@@ -354,7 +409,8 @@ class Handlers:
         elif signal.type == "request.made":
             walk = walks.get(signal.account_id)
             standing = (walk.known, walk.memory) if walk else None
-            telling.reply(signal, standing, signal.account_id in rows, unit, self.policy)
+            came = None if isinstance(done, Action) else done
+            telling.reply(signal, standing, signal.account_id in rows, came, unit, self.policy)
 
     async def _save_use(self, use: Use, events: Events, unit: UnitOfWork) -> None:
         if not use.at:
@@ -379,8 +435,7 @@ class Handlers:
             (walk.row.account_id, person)
             for walk in walks
             for decision, _ in walk.decided
-            for episode in decision.opened
-            for person in episode.people
+            for person in telling.people_of(decision)
         }
         names = await store.load_users(unit.db, people) if people else {}
         told: list[telling.Told] = []
@@ -388,12 +443,18 @@ class Handlers:
             for decision, cause in walk.decided:
                 told.append(telling.tell(walk.row, decision, cause, names, unit, self.policy))
             walk.memory = telling.with_names(walk.memory, walk.row.account_id, names)
-        changed = [(walk.row, walk.memory if walk.decided else None) for walk in walks if walk.row is not walk.loaded]
+        changed = [
+            (walk.row, walk.memory if walk.decided else None)
+            for walk in walks
+            if walk.decided or walk.row is not walk.loaded
+        ]
         changed += [(row, None) for row in learnt_only]
         if changed:
             await store.save_accounts(unit.db, changed)
         if episodes := [episode for one in told for episode in one.episodes]:
             await store.save_alerts(unit.db, episodes, self.policy.digest)
+        if log := [row for one in told for row in one.log]:
+            await store.save_log(unit.db, log)
         if scores := [one.score for one in told if one.score]:
             await store.save_scores(unit.db, scores, self.policy.digest)
         ends = [

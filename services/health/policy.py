@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.health.domain import Policy
-from services.health.rules import load_rules
+from services.health.rules import Rules
 from services.health.settings import RevenueRules, load_model, load_revenue_rules
 from shared import config
 from shared.settings import config_dir
@@ -15,7 +15,7 @@ def load_policy(model: Path | str | None = None, rules: Path | str | None = None
     """The policy as files say it; raises Misconfigured naming file, line and field."""
     folder = config_dir()
     score = load_model(model or folder / "health.yaml")
-    alerts = load_rules(rules or folder / "alerts.yaml")
+    alerts = config.load(rules or folder / "alerts.yaml", Rules)
     return Policy(score.model, alerts.model, config.digest_of(score.model, alerts.model))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from services.health import facts, scoring, telling, usage, wording
+from services.health.alert_reading import export_alerts
 from services.health.domain import Policy
 from services.health.facts import Facts, Key, Mark
 from services.health.policy import load_policy
@@ -30,12 +31,6 @@ THINGS = """
     select account_id, kind, key, marks::text
       from health_api.things_v1
      where $1::text is null or account_id = $1
-"""
-ALERTS = """
-    select alert_id, account_id, rule, cause, kind, severity, title, why, next_step, evidence::text, baseline,
-           config_hash, opened_at, case when resolved_at <= $1 then resolved_at end as resolved_at
-      from health_api.alerts_v1
-     where opened_at <= $1 and ($2::timestamptz is null or opened_at >= $2)
 """
 
 _read_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
@@ -166,18 +161,6 @@ def _rounded(score: scoring.Score) -> Row:
             for part in score.parts
         ],
     }
-
-
-async def export_alerts(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
-    """Alerts as they were told by T; `since` leaves out those opened before it."""
-    rows = [dict(row) for db in dbs for row in await db.fetch(ALERTS, as_of, options.get("since"))]
-    for row in rows:
-        row["service"] = "health"
-        row["evidence"] = msgspec.json.decode(row["evidence"])
-        row["state"] = "resolved" if row["resolved_at"] else "open"
-        row["opened_at"] = _utc(usage.micros(row["opened_at"]))
-        row["resolved_at"] = None if row["resolved_at"] is None else _utc(usage.micros(row["resolved_at"]))
-    return sorted(rows, key=lambda row: (row["account_id"], row["opened_at"], row["alert_id"]))
 
 
 async def explain(

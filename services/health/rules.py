@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from services.health.settings import Days, Settings, Trend, Words
-from shared import config
 
 Severity = Literal["low", "medium", "high", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+
+
+class Confirm(Settings):
+    """An episode opens only when its rule held on `days` of the last `of_days` days, today among them."""
+
+    days: Annotated[int, Field(ge=1)]
+    of_days: Annotated[int, Field(ge=1, le=366)]
+
+    @model_validator(mode="after")
+    def _can_happen(self) -> Self:
+        if self.days > self.of_days:
+            raise ValueError(f"{self.days} of {self.of_days} days cannot be: days must not exceed of_days")
+        return self
+
+
+class Unheard(Settings):
+    """An episode that nobody acknowledges for so many days becomes so severe."""
+
+    days: Days
+    severity: Severity = "critical"
+
+
+class Worse(Settings):
+    """At this value, or beyond it, the episode is so severe."""
+
+    at: float
+    severity: Severity = "critical"
 
 
 class Rule(Settings):
-    """One kind of episode; `next_step` is what the reader should do."""
+    """One kind of episode; `next_step` is what the reader should do.
+
+    `unless` names rules whose open episodes keep this one from opening. `cooldown_days` after an episode the next of
+    the same cause may open, or at once when it is more severe.
+    """
 
     kind: Literal["risk", "opportunity", "data"] = "risk"
     severity: Severity = "medium"
     enabled: bool = True
     next_step: Words | None = None
+    confirm: Confirm | None = None
+    cooldown_days: Annotated[int, Field(ge=0, le=3660)] = 0
+    unless: tuple[str, ...] = ()
+    unheard: Unheard | None = None
 
 
 class ScoreBelow(Rule):
     when: Literal["score_below"]
     enter: float = 40
     leave: float = 45
+    worse: Worse | None = None
 
     @model_validator(mode="after")
     def _leaves_above(self) -> Self:
@@ -40,6 +77,7 @@ class ScoreDrop(Rule):
     when: Literal["score_drop"]
     points: Annotated[float, Field(gt=0)] = 15
     days: Days = 30
+    worse: Worse | None = None
 
 
 class ScoreUnknown(Rule):
@@ -60,6 +98,7 @@ class TicketStorm(Rule):
     tickets: Annotated[int, Field(ge=2)] = 5
     days: Days = 7
     leave: Annotated[int, Field(ge=1)] = 3
+    worse: Worse | None = None
 
 
 class Detractor(Rule):
@@ -85,6 +124,7 @@ class UsageDip(Rule):
     trend: Trend
     enter: Annotated[float, Field(gt=0, lt=1)] = 0.5
     leave: Annotated[float, Field(gt=0)] = 0.75
+    worse: Worse | None = None
 
 
 class UsageGrowth(Rule):
@@ -137,6 +177,27 @@ class Rules(Settings):
 
     rules: dict[str, AnyRule]
 
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for name, rule in self.rules.items():
+            for other in rule.unless:
+                if other not in self.rules or other == name:
+                    known = ", ".join(sorted(self.rules.keys() - {name}))
+                    raise ValueError(f"{name}: unless names {other!r}, which is no other rule; there are: {known}")
+        self.order  # noqa: B018  # raises where rules silence each other in a ring
+        return self
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Rules in an order in which those named in `unless` come first."""
+        try:
+            ordered = TopologicalSorter({name: sorted(rule.unless) for name, rule in self.rules.items()}).static_order()
+            return {name: place for place, name in enumerate(ordered)}
+        except CycleError as error:
+            raise ValueError(
+                f"rules silence each other in a ring through unless: {' < '.join(error.args[1])}"
+            ) from None
+
     @property
     def memory_days(self) -> int:
         """How far back a rule looks at scores that were shown."""
@@ -150,8 +211,5 @@ class Rules(Settings):
     @property
     def horizon_days(self) -> int:
         windows = [getattr(rule, "days", 1) for rule in self.rules.values()]
+        windows += [rule.confirm.of_days for rule in self.rules.values() if rule.confirm]
         return max([self.history_days, *windows]) + 1
-
-
-def load_rules(path: Path | str) -> config.Loaded[Rules]:
-    return config.load(path, Rules)

@@ -6,10 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
-from services.health.domain import Change, Episode, Memory
+from services.health.actions import Past
+from services.health.domain import Change, Memory
+from services.health.episodes import Episode
 from services.health.facts import Facts, Key, Learnt, Mark, without_zeros
 from services.health.usage import Events, from_bytes
 from shared.db import Connection
@@ -29,6 +32,9 @@ class Account:
     assessed_live: bool = False
     config_hash: str | None = None
 
+
+LogRow = tuple[str, datetime, str, str, str, int, str, Mapping[str, Any]]
+"""What became of an alert: (alert_id, told_at, cause, what, account_id, partition, rule, data)."""
 
 LOAD_ACCOUNTS = """
     select account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at,
@@ -127,6 +133,20 @@ SAVE_ALERTS = """
         as new (alert_id, account_id, partition, rule, cause, kind, severity, title, why, next_step, evidence,
                 baseline, config_hash, opened_at, resolved_at)
     on conflict (alert_id) do update set resolved_at = excluded.resolved_at
+"""
+
+SAVE_LOG = """
+    insert into health.alert_log (alert_id, told_at, cause, what, account_id, partition, rule, data)
+    select alert_id, told_at, cause, what, account_id, partition, rule, data::jsonb
+      from unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[])
+        as new (alert_id, told_at, cause, what, account_id, partition, rule, data)
+    on conflict do nothing
+"""
+
+LOAD_PAST = """
+    select alert_id, account_id, rule, title, resolved_at
+      from health.alerts
+     where alert_id = any($1) and resolved_at is not null
 """
 
 SAVE_SCORES = """
@@ -302,6 +322,17 @@ async def save_alerts(
         [alert.opened_at for alert in alerts],
         [end for _, _, _, end in rows],
     )
+
+
+async def save_log(db: Connection, rows: Sequence[LogRow]) -> None:
+    """Record what became of alerts."""
+    *head, said = zip(*rows, strict=True)
+    await db.execute(SAVE_LOG, *[list(column) for column in head], [_text(data) for data in said])
+
+
+async def load_past(db: Connection, alert_ids: Collection[str]) -> dict[str, Past]:
+    """Those of these alerts that are over."""
+    return {row["alert_id"]: Past(*row) for row in await db.fetch(LOAD_PAST, list(alert_ids))}
 
 
 async def save_scores(db: Connection, told: Sequence[tuple[str, int, datetime, str, Change]], config_hash: str) -> None:

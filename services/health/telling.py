@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from services.health import facts, scoring, wording
-from services.health.domain import Change, Decision, Episode, Memory, Policy
+from services.health import actions, facts, phrases, scoring, wording
+from services.health.actions import Acted, Declined, Past
+from services.health.domain import Change, Decision, Memory, Policy
+from services.health.episodes import Episode
 from services.health.facts import Facts
-from services.health.store import Account
+from services.health.store import Account, LogRow
 from shared import topics
 from shared.events import Event, results
 from shared.runtime.api import Signal
 from shared.runtime.unit import UnitOfWork
+from shared.times import instant
 
 RESULTS = topics.RESULTS["health"]
 People = Mapping[tuple[str, int], str]
+Emit = Callable[[topics.Topic, Event, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,23 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What to record of a decision: episodes with their end, and the score's change."""
+    """What to record of a decision: episodes with their end, the score's change, and what became of open alerts."""
 
     episodes: list[tuple[str, int, Episode, datetime | None]]
-    score: tuple[str, int, datetime, str, Change] | None
+    score: tuple[str, int, datetime, str, Change] | None = None
+    log: list[LogRow] = field(default_factory=list)
 
 
-def tell(row: Account, decision: Decision, cause: Cause, people: People, unit: UnitOfWork, policy: Policy) -> Told:
+def people_of(decision: Decision | Acted) -> Iterator[int]:
+    """Users whose names a decision needs."""
+    if isinstance(decision, Decision):
+        for episode in (*decision.opened, *(one.episode for one in decision.grown)):
+            yield from episode.people
+
+
+def tell(
+    row: Account, decision: Decision | Acted, cause: Cause, people: People, unit: UnitOfWork, policy: Policy
+) -> Told:
     """Emit what a decision came to."""
     stamp: dict[str, Any] = {
         "account_id": row.account_id,
@@ -52,6 +66,8 @@ def tell(row: Account, decision: Decision, cause: Cause, people: People, unit: U
     def emit(topic: topics.Topic, event: Event, kind: str) -> None:
         unit.emit(topic, event, account_id=row.account_id, cause=cause.id, kind=kind, partition=row.partition)
 
+    if isinstance(decision, Acted):
+        return _tell_action(row, decision, cause, stamp, emit, policy)
     change = decision.change
     if change:
         event = results.HealthScoreChanged(
@@ -69,20 +85,68 @@ def tell(row: Account, decision: Decision, cause: Cause, people: People, unit: U
     if decision.state is not None:
         state = results.AccountState(account_id=row.account_id, as_of=cause.clock, **decision.state)
         emit(topics.STATE_ACCOUNTS, state, "account.state")
-    opened = [_named(episode, row.account_id, people) for episode in decision.opened]
-    for episode in opened:
+    score = (row.account_id, row.partition, cause.clock, cause.id, change) if change else None
+    told = Told([], score)
+    for one in decision.opened:
+        episode = _named(one, row.account_id, people)
         opening = results.AlertOpened(**stamp, **alert_fields(episode), baseline=episode.baseline)
         emit(topics.ALERTS, opening, f"alert.opened:{episode.rule}:{episode.cause}")
+        told.episodes.append((row.account_id, row.partition, episode, None))
+    for grown in decision.grown:
+        episode = _named(grown.episode, row.account_id, people)
+        fields = {**alert_fields(episode), "why": grown.why}
+        more = results.AlertEscalated(**stamp, **fields, previous_severity=grown.previous,
+                                      opened_at=episode.opened_at, baseline=cause.baseline)  # fmt: skip
+        emit(topics.ALERTS, more, f"alert.escalated:{episode.alert_id}")
+        said = {"severity": episode.severity, "previous": grown.previous, "why": grown.why}
+        told.log.append(_log(row, cause, episode, "escalated", said))
+    for episode in decision.reminded:
+        why = phrases.text("reminded", policy.model.language, why=episode.why)
+        again = results.AlertReminded(**stamp, **{**alert_fields(episode), "why": why}, opened_at=episode.opened_at)
+        emit(topics.ALERTS, again, f"alert.reminded:{episode.alert_id}")
+        told.log.append(_log(row, cause, episode, "reminded", {}))
     for episode in decision.resolved:
         over = wording.text("resolved", policy.model.language, title=episode.title)
         fields = {**alert_fields(episode), "why": over, "next_step": None}
-        ending = results.AlertResolved(**stamp, **fields, opened_at=episode.opened_at)
+        ending = results.AlertResolved(**stamp, **fields, opened_at=episode.opened_at, baseline=episode.baseline)
         emit(topics.ALERTS, ending, f"alert.resolved:{episode.alert_id}")
-    episodes: list[tuple[str, int, Episode, datetime | None]] = []
-    episodes += [(row.account_id, row.partition, episode, None) for episode in opened]
-    episodes += [(row.account_id, row.partition, episode, cause.clock) for episode in decision.resolved]
-    score = (row.account_id, row.partition, cause.clock, cause.id, change) if change else None
-    return Told(episodes, score)
+        told.episodes.append((row.account_id, row.partition, episode, cause.clock))
+    return told
+
+
+def _tell_action(
+    row: Account, acted: Acted, cause: Cause, stamp: Mapping[str, Any], emit: Emit, policy: Policy
+) -> Told:
+    """Emit what a person did; what had been done before is not told again."""
+    action, alert, told = acted.action, acted.alert, Told([])
+    if not acted.news:
+        return told
+    said: dict[str, Any] = {"by": action.by, "note": action.note}
+    if action.what == "resolved" and isinstance(alert, Episode):
+        phrase, language = "closed" if action.by else "closed_by_nobody", policy.model.language
+        why = phrases.text(phrase, language, by=action.by, title=alert.title)
+        fields = {**alert_fields(alert), "why": why, "next_step": None}
+        ending = results.AlertResolved(**stamp, **fields, **said, opened_at=alert.opened_at, baseline=alert.baseline)
+        emit(topics.ALERTS, ending, f"alert.resolved:{alert.alert_id}")
+        told.episodes.append((row.account_id, row.partition, alert, cause.clock))
+    else:
+        head = {**stamp, "alert_id": alert.alert_id, "service": "health", "rule": alert.rule, **said}
+        event: Event
+        if action.what == "snoozed":
+            said["until"] = None if action.until is None else instant(action.until)
+            event = results.AlertSnoozed(**head, until=action.until)
+        elif action.what == "rated":
+            said |= {"useful": action.useful, "verdict": action.verdict}
+            event = results.AlertRated(**head, useful=action.useful, verdict=action.verdict)
+        else:
+            event = results.AlertAcknowledged(**head)
+        emit(RESULTS, event, f"alert.{action.what}:{alert.alert_id}")
+    told.log.append(_log(row, cause, alert, action.what, said))
+    return told
+
+
+def _log(row: Account, cause: Cause, alert: Episode | Past, what: str, said: Mapping[str, Any]) -> LogRow:
+    return alert.alert_id, cause.clock, cause.id, what, row.account_id, row.partition, alert.rule, said
 
 
 def with_names(memory: Memory, account_id: str, people: People) -> Memory:
@@ -132,12 +196,25 @@ def alert_fields(episode: Episode) -> dict[str, Any]:
     }
 
 
+Done = Acted | Declined | None
+"""What an action came to, if the request was one that could be carried out."""
+ASKED = ("health.score", "health.indicators", "health.alerts")
+
+
+def demand_of(signal: Signal) -> str:
+    return signal.demand or signal.data.demand or ""
+
+
 def reply(
-    signal: Signal, standing: tuple[Facts, Memory] | None, exists: bool, unit: UnitOfWork, policy: Policy
+    signal: Signal, standing: tuple[Facts, Memory] | None, exists: bool, done: Done, unit: UnitOfWork, policy: Policy
 ) -> None:
-    """Answer a request about one account as of now, or say why not."""
-    demand, clock = signal.demand or signal.data.demand or "", unit.clock(signal.partition)
-    if demand not in ("health.score", "health.indicators", "health.alerts"):
+    """Answer a request about one account as of now, say what was done, or why not."""
+    demand, clock = demand_of(signal), unit.clock(signal.partition)
+    if isinstance(done, Declined):
+        unit.decline(signal, done.reason)
+    elif isinstance(done, Acted):
+        unit.answer(signal, _done(signal.account_id, done, policy), clock)
+    elif demand not in (*ASKED, *actions.DEMANDS):
         unit.decline(signal, f"health does not answer {demand or 'a request without a demand'} yet")
     elif not signal.data.account_id and not exists:
         unit.decline(signal, f"{demand} answers for one account at a time: name it in account_id")
@@ -188,4 +265,26 @@ def indicators(score: scoring.Score, policy: Policy) -> list[dict[str, Any]]:
 
 def _alert(episode: Episode) -> dict[str, Any]:
     opened_at = episode.opened_at.isoformat().replace("+00:00", "Z")
-    return {**alert_fields(episode), "opened_at": opened_at, "baseline": episode.baseline}
+    return {
+        **alert_fields(episode),
+        "opened_at": opened_at,
+        "baseline": episode.baseline,
+        "acknowledged_at": None if episode.acknowledged_at is None else instant(episode.acknowledged_at),
+        "acknowledged_by": episode.acknowledged_by,
+        "snoozed": episode.snoozed,
+        "snoozed_until": None if episode.snoozed_until is None else instant(episode.snoozed_until),
+    }
+
+
+def _done(account_id: str, acted: Acted, policy: Policy) -> dict[str, Any]:
+    """What an action came to: the alert as it then stood."""
+    action, alert = acted.action, acted.alert
+    over = isinstance(alert, Past) or action.what == "resolved"
+    shown = _alert(alert) if isinstance(alert, Episode) else {"alert_id": alert.alert_id, "rule": alert.rule}
+    return {
+        "account_id": account_id,
+        "config_hash": policy.digest,
+        "done": action.what,
+        "already": not acted.news,
+        "alert": {**shown, "state": "resolved" if over else "open"},
+    }

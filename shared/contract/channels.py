@@ -20,7 +20,9 @@ PREFIX = "cs"
 REPLIES = (results.RequestAnswered, results.RequestDeclined)
 DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
     "router": (results.RequestDeclined, results.RequestUnclear),
-    "health": (results.HealthScoreChanged, *REPLIES),
+    "health": (
+        results.HealthScoreChanged, results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated, *REPLIES,
+    ),
     "feedback": (feedback.SurveyScoreChanged, *REPLIES),
     "qbr": (
         qbr.ReviewScheduled, qbr.ReviewPrepared, qbr.ReviewRescheduled, qbr.ReviewHeld, qbr.ReviewMissed, *REPLIES,
@@ -31,7 +33,7 @@ DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
 REKEYED: Mapping[str, tuple[type[Event], ...]] = {
     "ops": (ops.ParentStated, ops.RevenueStated, ops.RateStated, ops.GroupSegmented),
 }
-EPISODES = (results.AlertOpened, results.AlertEscalated, results.AlertResolved)
+EPISODES = (results.AlertOpened, results.AlertEscalated, results.AlertReminded, results.AlertResolved)
 
 
 def routing(path: Path = ROUTING) -> dict[str, Any]:

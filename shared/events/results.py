@@ -10,6 +10,7 @@ from shared.events.base import Event, Identifier, Money, ResultEvent
 
 Band = Literal["red", "amber", "green", "unknown"]
 AlertKind = Literal["risk", "opportunity", "data"]
+AlertSeverity = Literal["low", "medium", "high", "critical"]
 
 
 class Part(Event):
@@ -60,7 +61,7 @@ class Alert(ResultEvent):
     service: str
     rule: str
     kind: AlertKind
-    severity: Literal["low", "medium", "high", "critical"]
+    severity: AlertSeverity
     title: str
     why: str
     next_step: str | None = None
@@ -74,11 +75,54 @@ class AlertOpened(Alert, type="alert.opened"):
 
 
 class AlertEscalated(Alert, type="alert.escalated"):
-    pass
+    """It became more severe: its cause grew, or nobody acknowledged it for too long."""
+
+    previous_severity: AlertSeverity | None = None
+    opened_at: AwareDatetime | None = None
+    baseline: bool = False
+
+
+class AlertReminded(Alert, type="alert.reminded"):
+    """Its snooze ended, and its cause is still there."""
+
+    opened_at: AwareDatetime
 
 
 class AlertResolved(Alert, type="alert.resolved"):
+    """Its cause is gone, or a person (`by`) closed it. `baseline`: nobody was woken for it before."""
+
     opened_at: AwareDatetime
+    baseline: bool = False
+    by: str | None = None
+    note: str | None = None
+
+
+class AlertAction(ResultEvent):
+    """What a person did about an alert."""
+
+    account_id: Identifier
+    alert_id: Identifier
+    service: str
+    rule: str
+    by: str | None
+    note: str | None = None
+
+
+class AlertAcknowledged(AlertAction, type="alert.acknowledged"):
+    """Somebody looks after it: it is no longer escalated."""
+
+
+class AlertSnoozed(AlertAction, type="alert.snoozed"):
+    """Nobody wants to hear of it `until` then, or (null) until it grows worse or is over."""
+
+    until: AwareDatetime | None
+
+
+class AlertRated(AlertAction, type="alert.rated"):
+    """Whether it was of use, and what the reader made of it."""
+
+    useful: bool
+    verdict: Literal["acted", "noise", "early"] | None = None
 
 
 class AccountState(Event, type="account.state"):

@@ -16,6 +16,7 @@ DOORS = {"__init__", "app", "handlers", "messages", "reading", "settings", "stor
 """The rooms of a service that may touch the world. Every other file in it is pure, unless it is listed here."""
 MORE_DOORS = {
     "services/health/policy.py": "finds the configuration's folder",
+    "services/health/alert_reading.py": "what the command line reads of alerts",
     "services/health/revenue_reading.py": "what the command line reads of revenue",
     "services/health/telling.py": "emits",
     "services/ops/answers.py": "emits",

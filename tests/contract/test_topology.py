@@ -12,8 +12,8 @@ import pytest
 from services.__main__ import NAMES
 from services.router.settings import Routing
 from shared import config, topics
-from shared.contract.channels import EPISODES, REPLIES, carried, inputs, published_name, routing
-from shared.events import known_types, results
+from shared.contract.channels import REPLIES, carried, inputs, published_name, routing
+from shared.events import known_types
 from shared.events.inputs import ClockSet, RequestMade
 from tests.support.repository import ROOT, python_of, text_of, tree_of
 
@@ -22,7 +22,6 @@ UNROUTED: set[str] = set()
 """Events that concern no domain, on purpose."""
 RUNTIME = {*REPLIES, ClockSet}
 """What the runtime reads and writes for every worker."""
-NOBODY_YET = {results.AlertEscalated}
 ON = carried(routing())
 MODELS = {model.__name__: model for model in known_types().values()}
 
@@ -59,7 +58,7 @@ def test_a_worker_emits_what_its_topics_carry(name: str) -> None:
     written = {model for topic in DOORS[name].WRITES for model in ON[topic]}
     read = {model for topic in DOORS[name].READS for model in ON[topic]}
     assert named - written - read - RUNTIME == set(), "named, but on none of its topics"
-    decided = {model for model in written if model not in inputs()} - RUNTIME - {RequestMade} - NOBODY_YET
+    decided = {model for model in written if model not in inputs()} - RUNTIME - {RequestMade}
     assert decided - named == set(), "carried by its topics, but nowhere in the service"
 
 
@@ -76,10 +75,6 @@ def test_a_service_tells_which_topics_it_uses(name: str) -> None:
         own = published_name(topic)
         every = f"{own.rsplit('.', 2)[0]}.*.v1"  # such as cs.results.*.v1
         assert f"`{own}`" in page or f"`{every}`" in page, own
-
-
-def test_what_nobody_writes_yet_is_still_an_episode() -> None:
-    assert set(EPISODES) >= NOBODY_YET
 
 
 def test_every_input_is_routed_or_unrouted_on_purpose() -> None:

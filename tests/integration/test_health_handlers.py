@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from services.health import app, reading
+from services.health.alert_reading import export_alerts
 from shared.runtime.api import Signal
 from tests.support.bench_worker import Runner, Said, a_database, a_postgres, a_signal, day
 
@@ -96,9 +97,9 @@ async def test_a_p1_is_an_alert_and_a_score_in_the_same_batch_and_ends_with_the_
     assert resolved["alert_id"] == alert["alert_id"]
     [after] = over.of("health_score.changed")
     assert after["previous"] == change["current"]
-    [row] = await reading.export_alerts([runner.db], day(1), {})
+    [row] = await export_alerts([runner.db], day(1), {})
     assert (row["alert_id"], row["state"], row["evidence"]["ticket_id"]) == (alert["alert_id"], "resolved", "t")
-    [row] = await reading.export_alerts([runner.db], day(0.605), {})
+    [row] = await export_alerts([runner.db], day(0.605), {})
     assert row["state"] == "open"
 
 
@@ -273,13 +274,13 @@ async def test_requests_are_answered_as_of_now_or_declined_with_a_reason(runner:
     assert {one["measure"] for one in indicators["answer"]["indicators"]} >= {"active_days", "open_tickets", "nps"}
     assert [alert["rule"] for alert in alerts["answer"]["alerts"]] == ["p1_open"]
     said = await runner.handle(
-        [request("health.score", "nobody"), request("health.score", None), request("alert.snooze"),
+        [request("health.score", "nobody"), request("health.score", None), request("alert.shout"),
          request("health.alerts", as_of="2025-01-01T00:00:00Z")]
     )  # fmt: skip
     reasons = {refused["reason"] for refused in said.of("request.declined")}
     assert "account 'nobody' is not known: no event has named it" in reasons
     assert "health.score answers for one account at a time: name it in account_id" in reasons
-    assert "health does not answer alert.snooze yet" in reasons
+    assert "health does not answer alert.shout yet" in reasons
     assert len(reasons) == 4
 
 

@@ -153,7 +153,7 @@ def test_use_that_ends_is_told_with_who_stopped_and_over_with_the_next_use() -> 
     watch.look(daily(120, 1))
     assert watch.opened == []
     opened = {episode.rule: episode for episode in watch.look(found).opened}
-    assert set(opened) == {"gone_silent", "band_red", "score_drop"}
+    assert set(opened) == {"gone_silent", "band_red"}  # a red score silences a falling one
     assert len(opened["gone_silent"].people) == 3
     watch.look(found.with_usage(used((T, "u1", "f"))))
     assert ("gone_silent", "") in watch.resolved
@@ -176,6 +176,7 @@ def test_losing_the_score_is_a_matter_of_data_not_of_risk_and_keeps_what_was_ope
 def test_growth_is_an_opportunity() -> None:
     watch = Watch()
     found = daily(120, 0, users=4).with_usage(used(*((T - timedelta(days=5), f"n{k}", "f") for k in range(5))))
+    watch.look(found, 1)
     assert [(episode.rule, episode.kind) for episode in watch.look(found).opened] == [("growth", "opportunity")]
 
 

@@ -1,0 +1,156 @@
+"""What people do about alerts, against a real PostgreSQL: requests in, events, answers and exports out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+
+from services.health import app
+from services.health.alert_reading import export_alerts
+from shared.runtime.api import Signal
+from tests.support.bench_worker import Runner, Said, a_database, a_signal, day
+
+_ids = iter(range(1_000_000))
+
+
+@pytest_asyncio.fixture
+async def runner(postgres: str) -> AsyncIterator[Runner]:
+    worker = app.build()
+    connection = await a_database(postgres, worker)
+    running = Runner(worker, connection)
+    running.clock, running.live = day(0.5), True
+    yield running
+    await connection.close()
+
+
+def asks(demand: str, account: str | None = "acme", at: float = 0.5, **parameters: Any) -> Signal:
+    number = next(_ids)
+    said: dict[str, Any] = {"account_id": account, "parameters": parameters}
+    return a_signal("request.made", account or f"r{number}", id=f"r{number}", at=day(at), demand=demand, **said)
+
+
+def ticket(id: str = "t", at: float = 0.5, **said: Any) -> Signal:
+    return a_signal("ticket.opened", id=f"{id}-{at}", at=day(at), ticket_id=id, severity="p1", **said)
+
+
+async def opened(runner: Runner) -> str:
+    """The id of an alert about a P1 ticket, opened at noon of day 0."""
+    [alert] = (await runner.handle([ticket()])).of("alert.opened")
+    return str(alert["alert_id"])
+
+
+async def ticked(runner: Runner, at: float) -> Said:
+    runner.clock = day(at)
+    return await runner.tick()
+
+
+async def test_acknowledging_is_told_once_and_kept(runner: Runner) -> None:
+    alert = await opened(runner)
+    ask = asks("alert.acknowledge", alert_id=alert, by="ann", note="on it")
+    said = await runner.handle([ask, asks("alert.acknowledge", alert_id=alert, by="bob")])
+    [told] = said.of("alert.acknowledged")
+    assert (told["alert_id"], told["by"], told["note"], told["cause_ids"]) == (alert, "ann", "on it", [ask.id])
+    first, second = said.of("request.answered")
+    assert (first["answer"]["done"], first["answer"]["already"]) == ("acknowledged", False)
+    assert (second["answer"]["already"], second["answer"]["alert"]["acknowledged_by"]) == (True, "ann")
+    [row] = await export_alerts([runner.db], day(1), {})
+    assert (row["acknowledged_by"], row["acknowledged_at"]) == ("ann", "2026-01-01T12:00:00Z")
+    [answer] = (await runner.handle([asks("health.alerts")])).of("request.answered")
+    assert answer["answer"]["alerts"][0]["acknowledged_by"] == "ann"
+
+
+async def test_a_snooze_ends_at_its_hour_by_tick_with_a_reminder(runner: Runner) -> None:
+    alert = await opened(runner)
+    [told] = (await runner.handle([asks("alert.snooze", alert_id=alert, until="2026-01-01T18:00:00Z")])).of(
+        "alert.snoozed"
+    )
+    assert told["until"] == "2026-01-01T18:00:00Z"
+    [row] = await export_alerts([runner.db], day(0.6), {})
+    assert row["snoozed_until"] == "2026-01-01T18:00:00Z"
+    assert (await ticked(runner, 0.7)).events == []
+    [again] = (await ticked(runner, 0.76)).of("alert.reminded")
+    assert (again["alert_id"], again["opened_at"]) == (alert, "2026-01-01T12:00:00Z")
+    assert again["why"].startswith("Still there after its snooze. Ticket t (P1) is open since")
+    assert (await ticked(runner, 0.8)).of("alert.reminded") == []
+    [row] = await export_alerts([runner.db], day(0.8), {})
+    assert row["snoozed_until"] is None
+
+
+async def test_closing_by_hand_is_told_with_who_did_it_and_holds_while_the_cause_lasts(runner: Runner) -> None:
+    alert = await opened(runner)
+    [told] = (await runner.handle([asks("alert.resolve", alert_id=alert, by="ann", note="known")])).of("alert.resolved")
+    assert (told["alert_id"], told["by"], told["note"], told["baseline"]) == (alert, "ann", "known", False)
+    assert told["why"] == "Closed by ann: P1 ticket open: t"
+    comment = a_signal("ticket.commented", id="e9", at=day(0.5), ticket_id="t")
+    assert (await runner.handle([comment])).of("alert.opened") == []
+    runner.clock = day(0.6)
+    solved = a_signal("ticket.solved", id="e10", at=day(0.51), ticket_id="t")
+    reopened = a_signal("ticket.updated", id="e11", at=day(0.52), ticket_id="t", status="open")
+    assert len((await runner.handle([solved, reopened])).of("alert.opened")) == 1
+    rows = await export_alerts([runner.db], day(1), {})
+    assert [(row["state"], row["resolved_by"]) for row in rows if row["alert_id"] == alert] == [("resolved", "ann")]
+
+
+async def test_ratings_are_kept_also_of_what_is_over_and_reported_per_rule(runner: Runner) -> None:
+    alert = await opened(runner)
+    runner.clock = day(0.51)
+    await runner.handle([a_signal("ticket.solved", id="e2", at=day(0.51), ticket_id="t")])
+    late = asks("alert.acknowledge", alert_id=alert)
+    said = await runner.handle([asks("alert.rate", alert_id=alert, useful=True, verdict="acted", by="ann"), late])
+    [rated] = said.of("alert.rated")
+    assert (rated["useful"], rated["verdict"], rated["rule"]) == (True, "acted", "p1_open")
+    [declined] = said.of("request.declined")
+    assert declined["reason"] == f"alert {alert!r} (P1 ticket open: t) was over at 2026-01-01T12:14:24Z"
+    [row] = await export_alerts([runner.db], day(1), {"by": "rule"})
+    assert (row["rule"], row["opened"], row["rated"], row["useful_pct"]) == ("p1_open", 1, 1, 100.0)
+
+
+async def test_an_alert_that_grows_is_escalated_and_exported_as_it_stood(runner: Runner) -> None:
+    for n in range(5):
+        said = await runner.handle([a_signal("ticket.opened", id=f"a{n}", at=day(0.5), ticket_id=f"t{n}")])
+    [storm] = said.of("alert.opened")
+    runner.clock = day(0.6)
+    more = [a_signal("ticket.opened", id=f"b{n}", at=day(0.6), ticket_id=f"u{n}") for n in range(6)]
+    [grown] = (await runner.handle(more)).of("alert.escalated")
+    assert (grown["alert_id"], grown["previous_severity"], grown["severity"]) == (storm["alert_id"], "high", "critical")
+    assert (grown["baseline"], grown["opened_at"]) == (False, "2026-01-01T12:00:00Z")
+    for at, severity in ((0.55, "high"), (0.65, "critical")):
+        [row] = [row for row in await export_alerts([runner.db], day(at), {}) if row["rule"] == "ticket_storm"]
+        assert (row["severity"], row["opened_severity"]) == (severity, "high")
+
+
+async def test_requests_that_cannot_be_carried_out_are_declined_with_the_reason(runner: Runner) -> None:
+    await opened(runner)
+    said = await runner.handle([
+        asks("alert.snooze", alert_id="nope"),
+        asks("alert.snooze"),
+        asks("alert.snooze", "nobody", alert_id="a"),
+        asks("alert.snooze", None, alert_id="a"),
+        asks("alert.shout"),
+    ])  # fmt: skip
+    assert {one["reason"].partition(";")[0].partition(":")[0] for one in said.of("request.declined")} == {
+        "account 'acme' has no alert 'nope'",
+        "parameter alert_id is missing",
+        "account 'nobody' is not known",
+        "alert.snooze answers for one account at a time",
+        "health does not answer alert.shout yet",
+    }
+
+
+async def test_actions_and_facts_of_one_batch_are_told_in_their_order(runner: Runner) -> None:
+    alert = await opened(runner)
+    runner.clock = day(0.6)
+    batch = [
+        asks("alert.resolve", alert_id=alert),
+        a_signal("ticket.solved", id="e2", at=day(0.51), ticket_id="t"),
+        ticket("t2", at=0.52),
+        asks("alert.acknowledge", alert_id=alert),
+        ticket("t", at=0.53),
+    ]
+    together = await runner.handle(batch)
+    told = [(name, data["evidence"]["ticket_id"]) for name, data in together.events if name.startswith("alert.")]
+    assert told == [("alert.resolved", "t"), ("alert.opened", "t2"), ("alert.opened", "t")]
+    [declined] = together.of("request.declined")
+    assert declined["reason"].endswith("was over at 2026-01-01T14:24:00Z")
