@@ -9,7 +9,7 @@ import sys
 from shared.errors import Misconfigured
 from shared.settings import Settings
 
-NAMES = ("gateway", "router", "health", "feedback", "qbr", "ops", "voc")
+NAMES = ("gateway", "router", "health", "feedback", "qbr", "ops", "voc", "notify")
 
 
 def spare_the_collector() -> None:

@@ -9,6 +9,8 @@ PREFIX = os.environ.get("HUNE_TOPIC_PREFIX", "cs")
 WORKERS = ("health", "feedback", "qbr", "ops", "voc")
 REKEYING = ("ops",)
 """Workers that send events to themselves under another key."""
+MORE_READERS = {"ops": ("feedback", "qbr", "notify"), "health": ("notify",)}
+"""Who else reads a service's results than the gateway and anyone."""
 FOREVER = -1
 DAY_MS = 24 * 3600 * 1000
 WEEK_MS = 7 * DAY_MS
@@ -60,17 +62,17 @@ ROUTED = {
 RESULTS = {
     service: Topic(
         _name(f"results.{service}"), f"what {service} decided", "account_id",
-        writers=(service,), readers=("gateway", *(("feedback", "qbr") if service == "ops" else ()), ANYONE),
+        writers=(service,), readers=("gateway", *MORE_READERS.get(service, ()), ANYONE),
     )
     for service in ("router", *WORKERS)
 }  # fmt: skip
 ALERTS = Topic(
     _name("alerts"), "alert opened, escalated, reminded, resolved", "account_id",
-    writers=("health",), readers=(ANYONE,),
+    writers=("health",), readers=("notify", ANYONE),
 )  # fmt: skip
 STATE_ACCOUNTS = Topic(
     _name("state.accounts"), "latest score, band, segment, stage, owner, ARR, notice date per account", "account_id",
-    writers=("health",), readers=(ANYONE,), compacted=True,
+    writers=("health",), readers=("notify", ANYONE), compacted=True,
 )  # fmt: skip
 INTERNAL = {
     worker: Topic(

@@ -19,6 +19,7 @@ CONFIGURATION: Mapping[str, str] = {
     "exclusions": "services.router.settings:Exclusions",
     "health": "services.health.settings:Model",
     "revenue": "services.health.settings:RevenueRules",
+    "notify": "services.notify.settings:Notify",
     "reviews": "services.qbr.settings:Policy",
     "routing": "services.router.settings:Routing",
     "segments": "services.ops.settings:SegmentRules",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from shared.topics import Topic
 
 if TYPE_CHECKING:
     from shared.runtime.unit import UnitOfWork
+    from shared.settings import Settings
 
 
 EVERYBODY = "*"
@@ -93,5 +94,7 @@ class Worker:
     ticks_before_clock: bool = False
     control_only: bool = False
     """Its state lives in the control database, however many others there are."""
+    beside: Callable[[Settings], Coroutine[Any, Any, None]] | None = None
+    """A task of its own in the same process, from start to end (notify's deliveries); cancelled when told to stop."""
     parked: str | None = None
     """A query of the control database that counts what waits for its account (the router's)."""

@@ -21,6 +21,8 @@ POINTS = (
     "inside_tick",
     "after_release",
     "between_stores",
+    "before_delivery",
+    "after_delivery",
 )
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

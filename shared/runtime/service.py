@@ -72,6 +72,7 @@ class Runtime:
         self._pools: list[database.Pool] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._acquiring: asyncio.Task[None] | None = None
+        self._beside: asyncio.Task[None] | None = None
         self._assigned: set[int] = set()
         self._generation = 0
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -187,6 +188,8 @@ class Runtime:
             self.lanes.append(lane)
             self._tasks.append(asyncio.create_task(self._guard(lane.run()), name=f"lane {self.worker.name}"))
         self._tasks.append(asyncio.create_task(self._guard(self._watch()), name="watchdog"))
+        if self.worker.beside is not None:
+            self._beside = asyncio.create_task(self._guard(self.worker.beside(self.settings)), name="beside")
 
     async def start(self) -> None:
         """Prepare, then join the group."""
@@ -200,12 +203,16 @@ class Runtime:
             lane.stop()
         if self._acquiring is not None:
             self._acquiring.cancel()
+        if self._beside is not None:
+            self._beside.cancel()
         lanes = [task for task in self._tasks if task.get_name() != "watchdog"]
         if lanes:
             await asyncio.wait(lanes, timeout=10)
         owned = [o for lane in self.lanes for o in lane.owned.values()]
         await asyncio.gather(*(o.relay.stop() for o in owned), return_exceptions=True)
         await self.broker.stop()
+        if self._beside is not None:
+            await asyncio.wait([self._beside], timeout=10)
         for task in self._tasks:
             task.cancel()
         for pool in self._pools:

@@ -44,6 +44,8 @@ from shared.ids import derived_id
 
 SOURCE = "slack"
 MAX_FIELDS = 200
+LINKS = ("open_account",)
+"""Buttons that only open a page; Slack tells of them all the same."""
 SUBJECTS = ("alert", "case", "task", "playbook", "review", "plan", "theme", "account", "score")
 DROPPED = (
     "token",
@@ -110,6 +112,8 @@ def _form(body: bytes) -> dict[str, str]:
 
 def _pressed(delivery: Delivery, payload: dict[str, Any], action: dict[str, Any]) -> list[Canonical]:
     name = needed(ident(action.get("action_id")), "action_id")
+    if name in LINKS:
+        return []
     demand = options_of(delivery, SlackOptions).actions.get(name, name)
     subject, dot, verb = demand.partition(".")
     if subject not in SUBJECTS or not dot or not verb:

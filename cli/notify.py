@@ -1,0 +1,106 @@
+"""`hune notify`: send a sample, see how deliveries stand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from cli import output
+from cli.support import control_url, run
+from shared import db
+from shared.errors import Misconfigured
+
+
+@click.group("notify")
+def command() -> None:
+    """Try out and look after the messages to people."""
+
+
+@command.command("test")
+@click.option("--channel", metavar="X", default="default", show_default=True,
+              help="A channel of notify.yaml, `default`, or a Slack id.")  # fmt: skip
+def test(channel: str) -> None:
+    """Send a sample alert to a channel, past routes and ledger."""
+    where = run(_send(channel))
+    click.echo(f"sent to {where}")
+
+
+@command.command("status")
+@click.option("--json", "json_", is_flag=True, help="One JSON object a line.")
+def status(json_: bool) -> None:
+    """Show each place with its deliveries by state, and why it waits."""
+    rows = run(_standing())
+    if json_:
+        click.echo(output.ndjson(rows), nl=False)
+    elif not rows:
+        click.echo("nothing has been told yet, and nothing waits")
+    else:
+        lines: list[tuple[str, ...]] = [("DESTINATION", "DELIVERIES", "WAITS UNTIL", "BECAUSE")]
+        lines += [(row["destination"], _counts(row), _until(row), row.get("reason") or "-") for row in rows]
+        click.echo(output.table(lines))
+
+
+def _counts(row: dict[str, Any]) -> str:
+    return ", ".join(f"{n} {state}" for state, n in sorted(row["deliveries"].items())) or "-"
+
+
+def _until(row: dict[str, Any]) -> str:
+    return row["next_at"] if row.get("reason") else "-"
+
+
+async def _standing() -> list[dict[str, Any]]:
+    from cli.home import open_stores
+    from services.notify.reading import standing
+
+    async with open_stores(need_kafka=False) as stores:
+        control = await db.connect(control_url(stores))
+        try:
+            return await standing(control)
+        finally:
+            await control.close()
+
+
+async def _send(channel: str) -> str:
+    """Post the sample.
+
+    Raises Misconfigured with what the far end said.
+    """
+    from services.notify import app, blocks, sample
+    from services.notify.settings import Reach, load_notify
+    from services.notify.sinks import Letter
+    from shared.ids import derived_id
+    from shared.settings import config_dir
+
+    rules, reach = load_notify(config_dir()).model, Reach.from_env()
+    found = app.ways(rules, reach)
+    places = {**found.places.channels, "default": found.places.default}
+    place = places.get(channel) or (f"slack:{channel}" if reach.slack_token and channel[:1] in "CDGUW" else None)
+    if place is None:
+        known = ", ".join(sorted(name for name, where in places.items() if where))
+        raise Misconfigured(
+            f"channel {channel!r} leads nowhere; "
+            + (f"there are: {known}" if known else "set HUNE_SLACK_BOT_TOKEN and HUNE_SLACK_CHANNEL")
+        )
+    now = datetime.now(UTC)
+    setting = rules.channels.get(channel)
+    card = sample.card(now, (setting.language if setting else None) or rules.language)
+    kind, _, address = place.partition(":")
+    letter = Letter(
+        delivery_id=derived_id("notify", "sample", place, now.isoformat()),
+        what="open",
+        address=address,
+        channel=None,
+        message=blocks.of_card(card, reach.console_url, sample.note(card.language)),
+        cards=(card,),
+    )
+    sinks = app.open_sinks(rules, reach, found)
+    try:
+        outcome = await sinks[kind].post(letter)
+    finally:
+        for sink in sinks.values():
+            await sink.close()
+    if outcome.what != "sent":
+        raise Misconfigured(f"{place} did not take it: {outcome.reason}")
+    return place

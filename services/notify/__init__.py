@@ -1,0 +1,1 @@
+"""Notify tells people: the right one, once, with the reason."""

@@ -1,0 +1,116 @@
+"""Build notify: the worker that follows alerts, and beside it the sender that tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.notify import messages
+from services.notify.domain import Places
+from services.notify.handlers import Handlers, decoders
+from services.notify.settings import Notify, Reach, load_notify
+from services.notify.sinks import Sink
+from shared import db
+from shared.errors import Misconfigured
+from shared.events import known_types, ops, results
+from shared.runtime.api import Worker
+from shared.settings import Settings, config_dir
+from shared.team import load_team
+
+POOL_SIZE = 4
+NEEDED = {
+    model.type_name
+    for model in (
+        results.AlertOpened,
+        results.AlertEscalated,
+        results.AlertResolved,
+        ops.TouchpointDue,
+        ops.AccountSegmented,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Where routes lead, and the addresses of what needs one from the environment."""
+
+    places: Places
+    hooks: dict[str, str]
+
+
+def ways(rules: Notify, reach: Reach) -> Ways:
+    """Which of the configured channels can be reached.
+
+    Raises Misconfigured that names the variable a channel needs.
+    """
+    found: dict[str, str] = {}
+    hooks: dict[str, str] = {}
+    for name, channel in rules.channels.items():
+        if channel.slack is not None:
+            if reach.slack_token:
+                found[name] = f"slack:{channel.slack}"
+        elif channel.incoming_webhook is not None:
+            url = reach.variable(channel.incoming_webhook)
+            if not url:
+                raise Misconfigured(f"notify.yaml: channel {name} needs {channel.incoming_webhook}, which is not set")
+            found[name] = f"hook:{name}"
+            hooks[name] = url
+    default = None
+    if reach.slack_token and reach.slack_channel:
+        default = f"slack:{reach.slack_channel}"
+    elif reach.slack_webhook:
+        default = "hook:default"
+        hooks["default"] = reach.slack_webhook
+    return Ways(Places(found, default, bool(reach.slack_token)), hooks)
+
+
+def open_sinks(rules: Notify, reach: Reach, found: Ways) -> dict[str, Sink]:
+    """The ways out there are; Slack's SDK is loaded only where it is used."""
+    timeout = rules.pace.timeout_seconds
+    sinks: dict[str, Sink] = {}
+    if reach.slack_token or found.hooks:
+        from services.notify.slack import SlackApp, SlackWebhook
+
+        if reach.slack_token:
+            sinks["slack"] = SlackApp(reach.slack_token, reach.slack_base_url, timeout)
+        if found.hooks:
+            sinks["hook"] = SlackWebhook(found.hooks, timeout)
+    return sinks
+
+
+def build() -> Worker:
+    """Read the configuration and put the worker together.
+
+    Raises Misconfigured with the variable, or with file, line and field.
+    """
+    folder = config_dir()
+    rules, team, reach = load_notify(folder).model, load_team(folder).model, Reach.from_env()
+    found, wake = ways(rules, reach), asyncio.Event()
+    handlers = Handlers(rules, team, found.places, wake)
+
+    async def deliver(settings: Settings) -> None:
+        if not found.places.any:
+            return
+        from services.notify.sender import Sender
+
+        sinks = open_sinks(rules, reach, found)
+        pool = await db.create_pool(settings.database_url, POOL_SIZE, "notify-sender")
+        try:
+            await Sender(rules, team, sinks, pool, console_url=reach.console_url, wake=wake).run()
+        finally:
+            for sink in sinks.values():
+                await sink.close()
+            pool.terminate()
+
+    return Worker(
+        name="notify",
+        reads=messages.READS,
+        writes=messages.WRITES,
+        handle=handlers.on_signals,
+        migrations=Path(__file__).parent / "migrations",
+        fast=decoders(known_types(), NEEDED),
+        dedupe=False,  # an event that an episode's history has is not told again
+        control_only=True,
+        beside=deliver,
+    )

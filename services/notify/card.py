@@ -1,0 +1,190 @@
+"""What is told of an episode, as labelled lines, the same for Slack, e-mail and plain text; the unknown is left out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from services.notify import wording
+from services.notify.episodes import Account, Episode, rank
+from services.notify.settings import Language
+from services.notify.text import one_line
+
+SIGNS = {"critical": "🔴", "high": "🟠", "medium": "🟡", "low": "🔵"}
+GOOD, OVER, ODD = "🟢", "✅", "⚪"
+MOST_PARTS, MOST_LISTED, MOST_EVIDENCE, MOST_VALUE, MOST_TITLE = 3, 5, 12, 500, 150
+WIDTH = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An episode with its account, in the reader's language; `today` is the reader's moment."""
+
+    episode: Episode
+    account: Account
+    language: Language
+    now: datetime
+    zone: tzinfo = UTC
+
+    @property
+    def name(self) -> str:
+        return self.account.name or self.account.account_id
+
+    @property
+    def sign(self) -> str:
+        episode = self.episode
+        if not episode.is_open:
+            return OVER
+        if episode.kind == "opportunity":
+            return GOOD
+        return SIGNS.get(episode.severity, ODD)
+
+    @property
+    def headline(self) -> str:
+        return f"{self.sign} {one_line(self.name)} · {one_line(self.episode.title)}"
+
+    @property
+    def status(self) -> list[str]:
+        """How the episode stands: its rule, its times, who took it."""
+        episode, say = self.episode, self._say
+        lines = [wording.word(episode.severity, self.language), say("rule", rule=one_line(episode.rule))]
+        lines.append(say("opened", at=self._moment(episode.opened_at)))
+        if episode.acknowledged_by:
+            lines.append(say("acknowledged", by=one_line(episode.acknowledged_by)))
+        if episode.snoozed_until is not None and episode.is_open:
+            lines.append(say("snoozed", at=self._moment(episode.snoozed_until)))
+        if episode.resolved_at is not None:
+            lines.append(say("resolved", at=self._moment(episode.resolved_at)))
+        return lines
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Label and value of what is known of the account."""
+        account, language = self.account, self.language
+        found = [("score", self.score), ("arr", account.arr and wording.money(account.arr, language))]
+        today = self.now.astimezone(self.zone).date()
+        found.append(("notice", account.notice_on and wording.day_from(account.notice_on, today, language)))
+        found += [("segment", account.segment), ("stage", account.stage), ("owner", account.owner)]
+        found += [("touch", self._touch()), ("measured", self._measured())]
+        return [(wording.word(name, language), one_line(value)) for name, value in found if value]
+
+    @property
+    def score(self) -> str | None:
+        """`72 amber → 38 red` when the episode came with that change, else the latest score."""
+        change, account = self.account.change_for(self.episode), self.account
+        if change is not None and change.before is not None and change.after is not None:
+            return f"{change.before} {self._band(change.before_band)} → {change.after} {self._band(change.after_band)}"
+        return f"{account.score} {self._band(account.band)}" if account.score is not None else None
+
+    @property
+    def moved(self) -> str | None:
+        """The biggest parts of the change that the episode came with."""
+        change = self.account.change_for(self.episode)
+        if change is None:
+            return None
+        biggest = sorted((share for share in change.shares if share[1]), key=lambda share: -abs(share[1]))[:MOST_PARTS]
+        return ", ".join(f"{one_line(name)} {wording.points(value, self.language)}" for name, value in biggest) or None
+
+    @property
+    def evidence(self) -> list[str]:
+        """What the rule saw, a line each; the quote as it was said."""
+        return list(evidence_lines(self.episode.evidence, self.language))
+
+    def _touch(self) -> str | None:
+        touch = self.account.touch
+        if touch is None:
+            return None
+        said = f"{touch.at.astimezone(self.zone):%Y-%m-%d}"
+        if touch.by:
+            said = self._say("by", at=said, by=touch.by)
+        return self._say("via", what=said, channel=touch.channel) if touch.channel else said
+
+    def _measured(self) -> str | None:
+        change = self.account.change_for(self.episode)
+        return wording.percent(change.coverage, self.language) if change is not None else None
+
+    def _band(self, band: str | None) -> str:
+        return wording.word(band or "unknown", self.language)
+
+    def _moment(self, at: datetime) -> str:
+        return wording.moment(at.astimezone(self.zone))
+
+    def _say(self, name: str, **values: object) -> str:
+        return wording.text(name, self.language, **values)
+
+
+def evidence_lines(evidence: Mapping[str, Any], language: Language) -> Iterator[str]:
+    for name, value in list(evidence.items())[:MOST_EVIDENCE]:
+        shown = _shown(name, value)
+        if shown:
+            yield wording.label(name, shown, language)
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or value == "" or value == []:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(one_line(str(part), MOST_TITLE) for part in value[:MOST_LISTED]) + (
+            ", …" if len(value) > MOST_LISTED else ""
+        )
+    shown = one_line(str(value), MOST_VALUE)
+    return f"“{shown}”" if name == "quote" else shown
+
+
+def plain(card: Card) -> str:
+    """The card as plain text."""
+    episode = card.episode
+    lines = [card.headline, *_wrapped(one_line(episode.why))]
+    facts = ", ".join(wording.label(name, value, card.language) for name, value in card.facts)
+    lines += _wrapped(facts)
+    if card.moved:
+        lines += _wrapped(wording.label("moved", card.moved, card.language))
+    lines += _wrapped(", ".join(card.evidence))
+    if episode.next_step and episode.is_open:
+        lines += _wrapped(f"→ {one_line(episode.next_step)}")
+    return "\n".join([*lines, f"   {', '.join(card.status)}"])
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ") if text else []
+
+
+def digest_lines(cards: Sequence[Card]) -> list[str]:
+    """A line per account, the worst first: severity, name, score, ARR and the titles."""
+    by_account: dict[str, list[Card]] = {}
+    for card in cards:
+        by_account.setdefault(card.account.account_id, []).append(card)
+    groups = [sorted(group, key=lambda card: -rank(card.episode.severity)) for group in by_account.values()]
+    groups.sort(key=lambda group: (-rank(group[0].episode.severity), -_arr(group[0]), group[0].name))
+    return [_digest_line(group) for group in groups]
+
+
+def _digest_line(group: Sequence[Card]) -> str:
+    worst = group[0]
+    facts = [
+        value
+        for value in (worst.score, worst.account.arr and wording.money(worst.account.arr, worst.language))
+        if value
+    ]
+    titles = list(dict.fromkeys(one_line(card.episode.title, MOST_TITLE) for card in group))
+    shown = " · ".join(titles[:MOST_PARTS]) + (" · …" if len(titles) > MOST_PARTS else "")
+    known = f" ({', '.join(facts)})" if facts else ""
+    return f"{worst.sign} {one_line(worst.name, MOST_TITLE)}{known}: {shown}"
+
+
+def digest_headline(cards: Sequence[Card], language: Language) -> str:
+    accounts = len({card.account.account_id for card in cards})
+    return wording.text(
+        "digest", language, alerts=wording.count("alert", len(cards), language),
+        accounts=wording.count("account", accounts, language),
+    )  # fmt: skip
+
+
+def _arr(card: Card) -> float:
+    try:
+        return float(card.account.arr or 0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,284 @@
+"""Learn what results say of accounts, follow episodes, and write into the ledger who is to hear of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from services.notify import domain, episodes, store
+from services.notify.domain import Places
+from services.notify.episodes import Account, Change, Episode, Said, Touch
+from services.notify.settings import Notify
+from services.notify.store import Facet, NewRow
+from shared.db import columns
+from shared.ids import derived_id
+from shared.runtime.api import Batch, Signal
+from shared.runtime.unit import UnitOfWork
+from shared.team import Team
+
+SERVICE = "notify"
+NOWHERE = "none"
+NO_USE = "needed for no message"
+OPENING = {"alert.opened": "opened", "alert.escalated": "escalated", "alert.resolved": "resolved"}
+ACTIONS = {"alert.acknowledge": "acknowledged", "alert.snooze": "snoozed", "alert.resolve": "resolved"}
+SHARES = 8
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """As much of an answer as notify reads: what became of a button."""
+
+    request_id: str
+    demand: str
+    occurred_at: datetime
+    account_id: str | None = None
+    answer: dict[str, Any] = {}
+
+
+class State(msgspec.Struct, frozen=True):
+    """As much of an account's state as a message tells."""
+
+    as_of: datetime
+    name: str | None = None
+    score: int | None = None
+    band: str | None = None
+    segment: str | None = None
+    stage: str | None = None
+    owner: str | None = None
+    arr: str | None = None
+    notice_on: str | None = None
+
+
+class _Score(msgspec.Struct, frozen=True):
+    score: int | None
+    band: str
+    coverage: float = 0.0
+
+
+class _Share(msgspec.Struct, frozen=True):
+    cause: str
+    points: float
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """As much of a change of score as a message tells."""
+
+    current: _Score
+    previous: _Score | None
+    why: str
+    computed_at: datetime
+    cause_ids: tuple[str, ...] = ()
+    shares: tuple[_Share, ...] = ()
+
+
+@dataclass(slots=True)
+class Inbox:
+    facets: dict[str, list[Facet]] = field(default_factory=lambda: {name: [] for name in store.FACETS})
+    said: list[Said] = field(default_factory=list)
+    quiet: set[str] = field(default_factory=set)
+    """Events that must not act outside."""
+    ratings: list[tuple[str, str, str | None, bool, datetime, int]] = field(default_factory=list)
+
+
+class Handlers:
+    """The handlers under one configuration; `wake` tells the sender that there may be something to say."""
+
+    def __init__(self, rules: Notify, team: Team, places: Places, wake: asyncio.Event | None = None) -> None:
+        self.rules, self.team, self.places = rules, team, places
+        self.wake = wake or asyncio.Event()
+
+    async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
+        inbox = Inbox()
+        for signal in batch:
+            if not _sort(signal, inbox, unit):
+                unit.ignore(signal, NO_USE)
+        for facet, rows in inbox.facets.items():
+            await store.save_facets(unit.db, facet, rows)
+        if inbox.said:
+            await self._follow(inbox, unit)
+        if inbox.ratings:
+            await unit.db.execute(store.SAVE_RATINGS, *columns(inbox.ratings, 6))
+
+    async def _follow(self, inbox: Inbox, unit: UnitOfWork) -> None:
+        """Bring the episodes forward and add to the ledger what is to be told of them."""
+        now = await store.now(unit.db)
+        known = await store.load_episodes(unit.db, {said.alert_id for said in inbox.said})
+        news: list[tuple[Said, Episode]] = []
+        for said in inbox.said:
+            after = episodes.told(known.get(said.alert_id), said)
+            if after is not None:
+                known[said.alert_id] = after
+                news.append((said, after))
+        if not news:
+            return
+        await store.save_episodes(unit.db, {episode.alert_id: known[episode.alert_id] for _, episode in news}.values())
+        accounts = await store.load_accounts(unit.db, {episode.account_id for _, episode in news})
+        told = await store.list_told(unit.db, {episode.alert_id for _, episode in news})
+        cold = any(episode.baseline for _, episode in news) and not await store.has_lived(unit.db, domain.BASELINE)
+        rows: list[NewRow] = []
+        hurry: list[str] = []
+        for said, episode in news:
+            rows += self._rows(said, episode, accounts[episode.account_id], told, now, inbox.quiet, cold)
+            if said.what == "escalated":
+                hurry.append(episode.alert_id)
+        await store.add_deliveries(unit.db, rows)
+        await unit.db.execute(store.LOOK_NOW, sorted({row[1] for row in rows if row[7] == "pending"}))
+        if cold:
+            waits = {row[1] for row in rows if row[8] == "cold" and row[7] == "pending"}
+            until = now + timedelta(seconds=self.rules.cold_start_wait_seconds)
+            await unit.db.execute(store.PUT_OFF_COLD, sorted(waits), until)
+        if hurry:
+            await unit.db.execute(store.HURRY, hurry, now)
+        unit.on_commit.append(self.wake.set)
+
+    def _rows(
+        self, said: Said, episode: Episode, account: Account, told: dict[str, set[str]], now: datetime,
+        quiet: set[str], cold: bool,
+    ) -> list[NewRow]:  # fmt: skip
+        here = told.setdefault(episode.alert_id, set())
+        rows: list[NewRow] = []
+
+        def add(place: str, what: str, reason: str | None = None, mode: str = "single", wait: float = 0.0) -> None:
+            id = derived_id(SERVICE, place, episode.alert_id, episode.version, what)
+            state = "suppressed" if reason else "pending"
+            rows.append((id, place, what, episode.alert_id, episode.account_id, episode.version, episode.partition,
+                         state, mode, reason, now + timedelta(seconds=wait)))  # fmt: skip
+
+        if said.what in ("opened", "escalated"):
+            silent = self._silence(said, episode, now, quiet, cold)
+            if said.what == "opened" and (silent or not self.places.any):
+                add(NOWHERE, "open", silent or (domain.BASELINE if episode.baseline else domain.NO_SINK))
+                return rows
+            if not silent:
+                places = domain.destinations(episode, account, self.rules, self.team, self.places, now)
+                if said.what == "opened" and not places:
+                    add(NOWHERE, "open", domain.NOT_TOLD)
+                mode, wait = ("cold", self.rules.cold_start_wait_seconds) if episode.baseline else ("single", None)
+                for place in (place for place in places if place not in here):
+                    wait_here = self.rules.group_wait_seconds if wait is None else wait
+                    add(place, "open", mode=mode, wait=0.0 if said.what == "escalated" else wait_here)
+        if said.what != "opened":
+            for place in sorted(here):
+                add(place, "update")
+                if said.what in ("escalated", "resolved"):
+                    add(place, "thread")
+        here |= {row[1] for row in rows if row[7] == "pending"}
+        return rows
+
+    def _silence(self, said: Said, episode: Episode, now: datetime, quiet: set[str], cold: bool) -> str | None:
+        """Why nobody is to be told at all."""
+        if episode.baseline:
+            return None if cold and said.what == "opened" else domain.BASELINE
+        old = now - (said.computed_at or said.at) > timedelta(hours=self.rules.old_after_hours)
+        return domain.OLD if old or said.event_id in quiet else None
+
+
+def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
+    """Put the signal where it belongs; False when it says nothing here."""
+    data: Any = signal.data
+    where = (signal.account_id, signal.partition)
+    match signal.type:
+        case "alert.opened" | "alert.escalated" | "alert.resolved":
+            inbox.said.append(_said(signal))
+            if unit.quiet(signal):
+                inbox.quiet.add(signal.id)
+        case "account.state":
+            inbox.facets["state"].append((*where, msgspec.to_builtins(data), data.as_of))
+        case "health_score.changed":
+            inbox.facets["change"].append((*where, msgspec.to_builtins(_change(data)), data.computed_at))
+        case "touchpoint.due" if data.last_two_way_at is not None:
+            touch = Touch(data.last_two_way_at, data.last_person_id, data.last_channel)
+            inbox.facets["touch"].append((*where, msgspec.to_builtins(touch), data.last_two_way_at))
+        case "account.segmented":
+            cover = {"segment": data.segment, "coverage": data.coverage, "csm": data.csm}
+            inbox.facets["cover"].append((*where, cover, data.computed_at))
+        case "request.answered":
+            return _sort_answer(signal, inbox)
+        case _:
+            return False
+    return True
+
+
+def _sort_answer(signal: Signal, inbox: Inbox) -> bool:
+    """What became of a button."""
+    data: Answered = signal.data
+    answer = data.answer
+    alert_id = answer.get("alert_id")
+    if not isinstance(alert_id, str) or data.account_id is None:
+        return False
+    who = next((str(answer[name]) for name in ("by", "user_id", "slack_user_id") if answer.get(name)), None)
+    if data.demand == "alert.rate" and isinstance(answer.get("useful"), bool):
+        inbox.ratings.append((data.request_id, alert_id, who, answer["useful"], data.occurred_at, signal.partition))
+        return True
+    what = ACTIONS.get(data.demand)
+    if what is None or what == "resolved":  # the alert's own end is told on its topic
+        return False
+    inbox.said.append(
+        Said(data.request_id, what, alert_id, data.account_id, signal.partition, data.occurred_at,  # type: ignore[arg-type]
+             by=who, until=_time(answer.get("until") or answer.get("snoozed_until")))
+    )  # fmt: skip
+    return True
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None
+
+
+def _said(signal: Signal) -> Said:
+    data: Any = signal.data
+    return Said(
+        event_id=signal.id,
+        what=OPENING[signal.type],  # type: ignore[arg-type]
+        alert_id=data.alert_id,
+        account_id=signal.account_id,
+        partition=signal.partition,
+        at=data.occurred_at,
+        service=data.service,
+        rule=data.rule,
+        kind=data.kind,
+        severity=data.severity,
+        title=data.title,
+        why=data.why,
+        next_step=data.next_step,
+        evidence=data.evidence,
+        baseline=getattr(data, "baseline", False),
+        cause_ids=tuple(data.cause_ids),
+        computed_at=data.computed_at,
+    )
+
+
+def _change(moved: Moved) -> Change:
+    before = moved.previous
+    return Change(
+        before=before.score if before else None,
+        before_band=before.band if before else None,
+        after=moved.current.score,
+        after_band=moved.current.band,
+        why=moved.why,
+        shares=tuple((share.cause, share.points) for share in moved.shares[:SHARES]),
+        coverage=moved.current.coverage,
+        cause_ids=tuple(moved.cause_ids),
+        computed_at=moved.computed_at,
+    )
+
+
+def unread(body: bytes) -> None:
+    """Results that no message needs pass by undecoded."""
+
+
+def decoders(reads: Mapping[str, Any], needed: Collection[str]) -> dict[str, Any]:
+    """Decoders of wire types: small ones where a message needs little, none where it needs nothing."""
+    small = {
+        "request.answered": msgspec.json.Decoder(Answered).decode,
+        "account.state": msgspec.json.Decoder(State).decode,
+        "health_score.changed": msgspec.json.Decoder(Moved).decode,
+    }
+    return {wire: small.get(model.type_name, unread) for wire, model in reads.items() if model.type_name not in needed}

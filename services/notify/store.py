@@ -1,0 +1,292 @@
+"""Notify's SQL: what it knows of accounts and episodes, and the ledger of deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from services.notify.domain import Root, Row, Told
+from services.notify.episodes import Account, Change, Episode, Step, Touch
+from shared.db import Connection, columns
+
+NOW = "select now()"
+LOAD_ACCOUNTS = "select account_id, state, change, touch, cover from notify.accounts where account_id = any($1::text[])"
+FACETS = ("state", "change", "touch", "cover")
+SAVE_FACET = """
+    insert into notify.accounts as known (account_id, partition, {facet}, {facet}_at)
+    select * from unnest($1::text[], $2::int[], $3::jsonb[], $4::timestamptz[])
+    on conflict (account_id) do update set {facet} = excluded.{facet}, {facet}_at = excluded.{facet}_at
+     where known.{facet}_at is null or known.{facet}_at <= excluded.{facet}_at
+"""
+EPISODE = """alert_id, account_id, partition, service, rule, kind, severity, title, why, next_step, evidence, opened_at,
+             computed_at, cause_ids, baseline, state, version, resolved_at, acknowledged_by, snoozed_until, history"""
+LOAD_EPISODES = f"select {EPISODE} from notify.episodes where alert_id = any($1::text[])"
+SAVE_EPISODES = f"""
+    insert into notify.episodes ({EPISODE})
+    select * from jsonb_populate_recordset(null::notify.episodes, $1::jsonb)
+    on conflict (alert_id) do update
+       set severity = excluded.severity, title = excluded.title, why = excluded.why, next_step = excluded.next_step,
+           evidence = excluded.evidence, state = excluded.state, version = excluded.version,
+           resolved_at = excluded.resolved_at, acknowledged_by = excluded.acknowledged_by,
+           snoozed_until = excluded.snoozed_until, history = excluded.history
+"""
+LIST_OPEN_RULES = """
+    select account_id, rule from notify.episodes where account_id = any($1::text[]) and state = 'open' and not baseline
+"""
+HAS_LIVED = "select exists (select from notify.deliveries where mode <> 'cold' and reason is distinct from $1)"
+LIST_TOLD = """
+    select distinct alert_id, destination from notify.deliveries
+     where alert_id = any($1::text[]) and what = 'open' and state in ('pending', 'sending', 'sent', 'unknown')
+"""
+ADD_DELIVERIES = """
+    insert into notify.deliveries (delivery_id, destination, what, alert_id, account_id, version, partition, state,
+                                   mode, reason, due_at)
+    select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::text[],
+                         $9::text[], $10::text[], $11::timestamptz[])
+    on conflict do nothing
+"""
+PUT_OFF_COLD = """
+    update notify.deliveries set due_at = $2
+     where destination = any($1::text[]) and mode = 'cold' and state = 'pending'
+"""
+HURRY = """
+    update notify.deliveries set mode = 'single', due_at = least(due_at, $2)
+     where alert_id = any($1::text[]) and what = 'open' and state = 'pending'
+"""
+SAVE_RATINGS = """
+    insert into notify.ratings (request_id, alert_id, rule, who, useful, at, partition)
+    select r.request_id, r.alert_id, e.rule, r.who, r.useful, r.at, r.partition
+      from unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[], $6::int[])
+        as r (request_id, alert_id, who, useful, at, partition)
+      left join notify.episodes e using (alert_id)
+    on conflict do nothing
+"""
+
+# -- the sender's ----------------------------------------------------------------------------
+
+LIST_DUE = """
+    select distinct d.destination
+      from notify.deliveries d left join notify.destinations p using (destination)
+     where d.state in ('pending', 'sending', 'unknown')
+       and (p.destination is null or (p.next_at <= now() and (p.look_at is null or p.look_at <= now())
+                                      and (p.lease_until is null or p.lease_until <= now())))
+     limit $1
+"""
+ADD_DESTINATION = "insert into notify.destinations (destination) values ($1) on conflict do nothing"
+LOCK_DESTINATION = """
+    select *, now() as now from notify.destinations
+     where destination = $1 and next_at <= now() and (lease_until is null or lease_until <= now())
+       for update skip locked
+"""
+LIST_UNSETTLED = """
+    select delivery_id, seq, what, state, mode, due_at, created_at, attempts, attempted_at, reason, alert_id,
+           account_id, version, thread_ts
+      from notify.deliveries where destination = $1 and state in ('pending', 'sending', 'unknown') order by seq limit $2
+"""
+LOAD_TOLD = """
+    select alert_id, max(ts) filter (where what = 'open') as ts, max(channel) filter (where what = 'open') as channel,
+           max(thread_ts) filter (where what = 'open') as thread_ts, max(said_version) as version,
+           max(said_version) filter (where what = 'open') as posted_version
+      from notify.deliveries
+     where destination = $1 and alert_id = any($2::text[]) and what in ('open', 'update') and state = 'sent'
+     group by alert_id
+"""
+LOAD_ROOTS = """
+    select distinct on (d.account_id) d.account_id, d.ts, e.severity, d.sent_at
+      from notify.deliveries d join notify.episodes e using (alert_id)
+     where d.destination = $1 and d.account_id = any($2::text[]) and d.what = 'open' and d.state = 'sent'
+       and d.thread_ts is null and d.ts is not null and d.sent_at > now() - $3::interval
+     order by d.account_id, d.sent_at desc
+"""
+COUNT_SENT = """
+    select count(*) from notify.deliveries
+     where destination = $1 and what = 'open' and state = 'sent' and sent_at > now() - interval '7 days'
+"""
+SUPPRESS = """
+    update notify.deliveries d set state = 'suppressed', reason = s.reason
+      from unnest($1::text[], $2::text[]) as s (delivery_id, reason)
+     where d.delivery_id = s.delivery_id and d.state = 'pending'
+"""
+POSTPONE = """
+    update notify.deliveries d set due_at = s.due_at, mode = s.mode
+      from unnest($1::text[], $2::timestamptz[], $3::text[]) as s (delivery_id, due_at, mode)
+     where d.delivery_id = s.delivery_id
+"""
+AGAIN = "update notify.deliveries set state = 'pending', reason = 'unclear' where delivery_id = any($1::text[])"
+GATHER = """
+    update notify.deliveries set state = 'suppressed', reason = 'in a digest', digest_id = $1
+     where delivery_id = any($2::text[])
+"""
+ADD_DIGEST = """
+    insert into notify.deliveries (delivery_id, destination, what, version, state, mode, due_at)
+    values ($1, $2, 'digest', $3, 'pending', 'single', now())
+"""
+LIST_MEMBERS = f"""
+    select {", ".join(f"e.{name.strip()}" for name in EPISODE.split(","))} from notify.deliveries d
+      join notify.episodes e using (alert_id) where d.digest_id = $1
+"""
+BEGIN = """
+    update notify.deliveries
+       set state = case when $3 then 'unknown' else 'sending' end, attempts = attempts + 1,
+           attempted_at = case when $3 then attempted_at else now() end, said_version = $2, thread_ts = $4
+     where delivery_id = $1
+"""
+LEASE = """
+    update notify.destinations set fence = fence + 1, lease_until = now() + $2::interval where destination = $1
+    returning fence
+"""
+LOOK_AGAIN = "update notify.destinations set look_at = $2 where destination = $1"
+LOOK_NOW = "update notify.destinations set look_at = null where destination = any($1::text[])"
+RELEASE = """
+    update notify.destinations
+       set lease_until = null, look_at = null, next_at = greatest(next_at, now() + $3::interval), failures = $4,
+           reason = $5, channel = coalesce($6, channel),
+           failing_since = case when $4 = 0 then null else coalesce(failing_since, now()) end,
+           last_digest_at = case when $7 then now() else last_digest_at end
+     where destination = $1 and fence = $2
+    returning failing_since
+"""
+FINISH = """
+    update notify.deliveries
+       set state = $2, reason = $3, sent_at = case when $2 = 'sent' then now() else sent_at end,
+           channel = coalesce($4, channel), ts = coalesce($5, ts), found_later = found_later or $6, thread_ts = $7
+     where delivery_id = $1
+"""
+
+COUNTS = "select destination, state, count(*) as n from notify.deliveries group by destination, state"
+STANDING = """
+    select destination, next_at, lease_until, failures, failing_since, reason from notify.destinations
+     order by destination
+"""
+
+NewRow = tuple[str, str, str, str | None, str | None, int, int, str, str, str | None, datetime]
+"""The columns of ADD_DELIVERIES."""
+Facet = tuple[str, int, Any, datetime]
+"""Account, partition, what was said and when."""
+
+_convert = msgspec.convert
+
+
+async def now(db: Connection) -> datetime:
+    moment: datetime = await db.fetchval(NOW)
+    return moment
+
+
+async def save_facets(db: Connection, facet: str, rows: Iterable[Facet]) -> None:
+    latest: dict[str, Facet] = {}
+    for row in rows:
+        before = latest.get(row[0])
+        if before is None or before[3] <= row[3]:
+            latest[row[0]] = row
+    if latest:
+        await db.execute(SAVE_FACET.format(facet=facet), *columns([latest[name] for name in sorted(latest)], 4))
+
+
+async def load_accounts(db: Connection, account_ids: Collection[str]) -> dict[str, Account]:
+    rows = await db.fetch(LOAD_ACCOUNTS, sorted(account_ids))
+    found = {row["account_id"]: _account(row) for row in rows}
+    return {name: found.get(name) or Account(name) for name in account_ids}
+
+
+def _account(row: Mapping[str, Any]) -> Account:
+    state, cover = row["state"] or {}, row["cover"] or {}
+    said = {
+        name: state.get(name) for name in ("name", "score", "band", "segment", "stage", "owner", "arr", "notice_on")
+    }
+    said["owner"] = said["owner"] or cover.get("csm")
+    said["segment"] = said["segment"] or cover.get("segment")
+    return Account(
+        row["account_id"],
+        **said,
+        coverage_model=cover.get("coverage"),
+        change=_convert(row["change"], Change) if row["change"] else None,
+        touch=_convert(row["touch"], Touch) if row["touch"] else None,
+    )
+
+
+async def load_episodes(db: Connection, alert_ids: Collection[str]) -> dict[str, Episode]:
+    return {row["alert_id"]: _episode(row) for row in await db.fetch(LOAD_EPISODES, sorted(alert_ids))}
+
+
+def _episode(row: Mapping[str, Any]) -> Episode:
+    fields = dict(row)
+    fields["cause_ids"] = tuple(fields["cause_ids"])
+    fields["history"] = tuple(_convert(step, Step) for step in fields["history"])
+    return Episode(**fields)
+
+
+async def save_episodes(db: Connection, episodes: Iterable[Episode]) -> None:
+    rows = [msgspec.to_builtins(episode) for episode in episodes]
+    if rows:
+        await db.execute(SAVE_EPISODES, rows)
+
+
+async def list_open_rules(db: Connection, account_ids: Collection[str]) -> list[tuple[str, str]]:
+    return [(row["account_id"], row["rule"]) for row in await db.fetch(LIST_OPEN_RULES, sorted(account_ids))]
+
+
+async def has_lived(db: Connection, baseline_reason: str) -> bool:
+    """Whether anything but what was known from the start has been in the ledger."""
+    return bool(await db.fetchval(HAS_LIVED, baseline_reason))
+
+
+async def list_told(db: Connection, alert_ids: Collection[str]) -> dict[str, set[str]]:
+    """Alert → where it was or will be told."""
+    found: dict[str, set[str]] = {}
+    for row in await db.fetch(LIST_TOLD, sorted(alert_ids)):
+        found.setdefault(row["alert_id"], set()).add(row["destination"])
+    return found
+
+
+async def add_deliveries(db: Connection, rows: Sequence[NewRow]) -> None:
+    if rows:
+        await db.execute(ADD_DELIVERIES, *columns(rows, 11))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A destination that was locked for one step."""
+
+    destination: str
+    now: datetime
+    channel: str | None
+    failures: int
+    failing_since: datetime | None
+    last_digest_at: datetime | None
+
+
+async def lock_destination(db: Connection, destination: str) -> Place | None:
+    """The place, locked until the transaction ends; None when somebody else speaks there, or it is not time yet."""
+    await db.execute(ADD_DESTINATION, destination)
+    row = await db.fetchrow(LOCK_DESTINATION, destination)
+    if row is None:
+        return None
+    return Place(**{name: row[name] for name in Place.__slots__})
+
+
+async def list_unsettled(db: Connection, destination: str, limit: int) -> list[Row]:
+    return [Row(**dict(row)) for row in await db.fetch(LIST_UNSETTLED, destination, limit)]
+
+
+async def load_told(db: Connection, destination: str, alert_ids: Collection[str]) -> dict[str, Told]:
+    rows = await db.fetch(LOAD_TOLD, destination, sorted(alert_ids))
+    return {
+        row["alert_id"]: Told(
+            row["ts"] or "", row["channel"] or "", row["version"], row["posted_version"], row["thread_ts"]
+        )
+        for row in rows
+        if row["posted_version"] is not None
+    }
+
+
+async def load_roots(db: Connection, destination: str, account_ids: Collection[str], within: Any) -> dict[str, Root]:
+    rows = await db.fetch(LOAD_ROOTS, destination, sorted(account_ids), within)
+    return {row["account_id"]: Root(row["ts"], row["severity"], row["sent_at"]) for row in rows}
+
+
+async def list_members(db: Connection, digest_id: str) -> list[Episode]:
+    return [_episode(row) for row in await db.fetch(LIST_MEMBERS, digest_id)]

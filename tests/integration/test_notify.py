@@ -1,0 +1,457 @@
+"""Notify against a real PostgreSQL and a Slack over HTTP: told once, in order, whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from services.notify import app, domain
+from services.notify.domain import Places
+from services.notify.handlers import Handlers
+from services.notify.sender import Sender
+from services.notify.settings import Notify, Reach
+from services.notify.sinks import Sink
+from shared import db as database
+from shared.runtime.api import Batch, Signal
+from shared.runtime.unit import UnitOfWork
+from shared.team import Team
+from tests.support.bench_worker import PARTITIONS, a_database, a_signal
+from tests.support.lab import eventually
+from tests.support.slack_double import FAULTS, TOKEN, SlackDouble, a_slack
+
+ALERTS = "C0ALERTS"
+FAST = {
+    "per_channel_seconds": 0, "timeout_seconds": 0.3, "settle_seconds": 0.05, "lease_seconds": 0.7,
+    "longest_pause_seconds": 0.1,
+}  # fmt: skip
+_numbers = itertools.count()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing after it is done."""
+
+
+@dataclass
+class World:
+    """The worker's handlers and its sender, under one configuration."""
+
+    pool: asyncpg.Pool
+    slack: SlackDouble
+    rules: Notify
+    team: Team
+    places: Places
+    reach: Callable[[str], None] = lambda point: None
+    sinks: dict[str, Sink] = field(default_factory=dict)
+    _seq: int = 0
+
+    def with_rules(self, **rules: Any) -> World:
+        given = self.rules.model_dump(by_alias=True) | rules
+        return replace(self, rules=Notify.model_validate(given))
+
+    async def hear(self, *signals: Signal) -> None:
+        self._seq += 1
+        async with self.pool.acquire() as db, db.transaction():
+            none = dict.fromkeys(range(PARTITIONS))
+            unit = UnitOfWork("notify", db, seq=self._seq, clocks=none, live=(), partitions=PARTITIONS)
+            await Handlers(self.rules, self.team, self.places).on_signals(Batch(signals), unit)
+
+    def sender(self) -> Sender:
+        return Sender(self.rules, self.team, self.sinks, self.pool, reach=self.reach)
+
+    async def say(self, destination: str = f"slack:{ALERTS}") -> None:
+        """Everything that there is to say in a place now."""
+        while await self.sender().serve(destination):
+            pass
+
+    async def rows(self, state: str | None = None) -> list[asyncpg.Record]:
+        found = await self.pool.fetch("select * from notify.deliveries order by seq")
+        return [row for row in found if state in (None, row["state"])]
+
+    async def later(self, **times: Any) -> None:
+        """As if the time had passed."""
+        by = timedelta(**times)
+        await self.pool.execute("update notify.deliveries set due_at = due_at - $1::interval", by)
+        await self.pool.execute(
+            "update notify.destinations set next_at = next_at - $1::interval, look_at = look_at - $1::interval, "
+            "last_digest_at = last_digest_at - $1::interval",
+            by,
+        )
+
+
+@pytest_asyncio.fixture
+async def world(postgres: str) -> AsyncIterator[World]:
+    rules = Notify.model_validate({"group_wait_seconds": 0, "pace": FAST})
+    async with a_slack() as slack:
+        reach = Reach(slack_token=TOKEN, slack_channel=ALERTS, slack_base_url=slack.base_url)
+        found = app.ways(rules, reach)
+        await (await a_database(postgres, app.build())).close()
+        pool = await database.create_pool(postgres, 4, "test")
+        sinks = app.open_sinks(rules, reach, found)
+        try:
+            yield World(pool, slack, rules, Team(), found.places, sinks=sinks)
+        finally:
+            for sink in sinks.values():
+                await sink.close()
+            await pool.close()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def opened(account: str = "acme", alert: str = "", at: datetime | None = None, **data: Any) -> Signal:
+    return an_alert("alert.opened", account, alert or f"alert-{next(_numbers)}", at, **data)
+
+
+def an_alert(type: str, account: str, alert: str, at: datetime | None = None, **data: Any) -> Signal:
+    at = at or now()
+    said: dict[str, Any] = {
+        "alert_id": alert, "service": "health", "rule": "band_red", "kind": "risk", "severity": "high",
+        "title": "Health is red: 38", "why": "Score 38. Tickets 3", "evidence": {"score": 38},
+        "occurred_at": at, "computed_at": at,
+    }  # fmt: skip
+    if type == "alert.resolved":
+        said["opened_at"] = at
+    return a_signal(type, account, id=f"e-{next(_numbers)}", at=at, **(said | data))
+
+
+def resolved(account: str, alert: str, **data: Any) -> Signal:
+    return an_alert("alert.resolved", account, alert, **data)
+
+
+def escalated(account: str, alert: str, **data: Any) -> Signal:
+    return an_alert("alert.escalated", account, alert, **({"severity": "critical", "title": "Worse"} | data))
+
+
+def words(blocks: list[dict[str, Any]]) -> str:
+    found: list[str] = []
+    for block in blocks:
+        for part in (block.get("text"), *block.get("fields", ()), *block.get("elements", ())):
+            if part:
+                found.append(part["text"] if isinstance(part["text"], str) else part["text"]["text"])
+    return "\n".join(found)
+
+
+async def test_an_alert_is_told_once_and_changed_in_place(world: World) -> None:
+    await world.hear(opened("acme", "a1"))
+    await world.say()
+    await world.hear(escalated("acme", "a1"))
+    await world.say()
+    await world.hear(resolved("acme", "a1"))
+    await world.say()
+    roots = [one for one in world.slack.posted if one.thread_ts is None]
+    assert len(roots) == 1
+    assert "Health is red: 38" in words(roots[0].blocks)
+    assert [("✅" in words(blocks), "Worse" in words(blocks)) for _, blocks in roots[0].changes] == [
+        (False, True), (True, True),
+    ]  # fmt: skip
+    replies = [one.text for one in world.slack.posted if one.thread_ts == roots[0].ts]
+    assert replies == ["🔴 Now critical: Worse\nScore 38. Tickets 3", "✅ Over: Worse"]
+    assert {row["state"] for row in await world.rows()} == {"sent"}
+    assert world.slack.refused == []
+
+
+async def test_the_same_event_again_says_nothing_more(world: World) -> None:
+    first = opened("acme", "a1")
+    await world.hear(first, first)
+    await world.hear(first)
+    await world.say()
+    assert len(world.slack.posted) == 1
+    assert len(await world.rows()) == 1
+
+
+async def test_what_is_over_before_it_was_told_is_not_told(world: World) -> None:
+    await world.hear(opened("acme", "a1"))
+    await world.hear(resolved("acme", "a1"))
+    await world.say()
+    assert world.slack.posted == []
+    assert {row["state"] for row in await world.rows()} == {"suppressed"}
+
+
+async def test_what_was_known_from_the_start_becomes_one_digest_and_a_replay_stays_silent(world: World) -> None:
+    await world.hear(*[opened(f"acct-{n}", baseline=True) for n in range(200)])
+    await world.say()
+    assert world.slack.posted == [], "not before the import rests"
+    await world.later(seconds=61)
+    await world.say()
+    (digest,) = world.slack.posted
+    assert "200 alerts of 200 accounts" in words(digest.blocks)
+    await world.hear(opened("acct-900"))
+    await world.say()
+    await world.hear(opened("acct-901", baseline=True))
+    await world.later(hours=2)
+    await world.say()
+    assert len(world.slack.posted) == 2
+    assert (await world.rows())[-1]["reason"] == domain.BASELINE
+
+
+async def test_old_news_is_no_news(world: World) -> None:
+    await world.hear(opened(at=now() - timedelta(hours=25)))
+    assert [(row["state"], row["reason"]) for row in await world.rows()] == [("suppressed", domain.OLD)]
+
+
+async def test_many_at_once_are_one_digest(world: World) -> None:
+    await world.hear(*[opened(f"acct-{n}") for n in range(200)])
+    await world.say()
+    (digest,) = world.slack.posted
+    assert len(digest.blocks) <= 50
+    assert [row["what"] for row in await world.rows("sent")] == ["digest"]
+    assert len({row["digest_id"] for row in await world.rows("suppressed")}) == 1
+    assert world.slack.refused == []
+
+
+async def test_further_alerts_of_an_account_go_under_its_first(world: World) -> None:
+    await world.hear(opened("acme", rule="detractor"))
+    await world.say()
+    await world.hear(
+        opened("acme", rule="usage_dip", severity="medium"), opened("acme", rule="p1", severity="critical")
+    )
+    await world.say()
+    first, lighter, heavier = world.slack.posted
+    assert lighter.thread_ts == first.ts
+    assert heavier.thread_ts is None
+
+
+async def test_a_rule_that_says_less_is_muted(world: World) -> None:
+    loud = world.with_rules(inhibit=[{"rule": "band_red", "mutes": ["score_drop"]}])
+    await loud.hear(opened("acme"), opened("acme", rule="score_drop"), opened("other", rule="score_drop"))
+    await loud.say()
+    assert len(world.slack.posted) == 2
+
+
+async def test_nobody_to_tell_is_written_down(world: World) -> None:
+    quiet = replace(world, places=Places({}, None, False))
+    await quiet.hear(opened())
+    assert [(row["destination"], row["reason"]) for row in await world.rows()] == [("none", domain.NO_SINK)]
+
+
+async def test_an_owner_hears_in_person_within_a_budget(world: World) -> None:
+    person = {"id": "lea", "name": "Léa", "slack_id": "U0LEA", "languages": ["fr"], "hours": {"timezone": "UTC"}}
+    own = replace(
+        world.with_rules(routes=[{"to": ["owner"]}, {"to": ["default"]}], weekly_budget=2, group_hours=0),
+        team=Team.model_validate({"people": [person]}),
+    )
+    for n in range(4):
+        state = a_state(f"acct-{n}", "lea", arr="60000")
+        await own.hear(_small(state), opened(f"acct-{n}"))
+        await own.say("slack:U0LEA")
+    assert [one.channel for one in world.slack.posted] == ["DU0LEA"] * 2
+    assert "60 000" in words(world.slack.posted[0].blocks), "in the reader's language"
+    waiting = await world.rows("pending")
+    assert [row["mode"] for row in waiting] == ["daily", "daily"]
+    await own.later(days=1)
+    await own.say("slack:U0LEA")
+    assert "2 alertes sur 2 comptes" in words(world.slack.posted[-1].blocks)
+    await own.hear(escalated("acct-3", waiting[-1]["alert_id"]))
+    await own.say("slack:U0LEA")
+    assert "critique" in words(world.slack.posted[-1].blocks), "what gets worse passes the budget"
+
+
+def _small(signal: Signal) -> Signal:
+    """Its data as notify's own decoder reads it."""
+    import msgspec
+
+    from services.notify.handlers import State
+
+    return msgspec.structs.replace(signal, data=msgspec.json.decode(signal.data.model_dump_json().encode(), type=State))
+
+
+async def test_retry_after_outlives_the_process(world: World) -> None:
+    world.slack.fault, world.slack.retry_after = (lambda method, n: "429"), 30
+    await world.hear(opened())
+    await world.say()
+    assert world.slack.calls["chat.postMessage"] == 1
+    world.slack.fault = lambda method, n: None
+    await world.say()
+    assert world.slack.posted == [], "another process waits as long"
+    await world.later(seconds=30)
+    await world.say()
+    assert len(world.slack.posted) == 1
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_each_fault_ends_in_one_message(world: World, fault: str) -> None:
+    world.slack.fault = lambda method, n: fault if method == "chat.postMessage" and n == 0 else None
+    await world.hear(opened())
+    for _ in range(5):
+        await world.say()
+        await world.later(seconds=60)
+        await world.pool.execute("update notify.deliveries set attempted_at = attempted_at - interval '1 second'")
+    assert len(world.slack.posted) == 1
+    (row,) = await world.rows()
+    assert (row["state"], row["ts"]) == ("sent", world.slack.posted[0].ts)
+    assert world.slack.unlike == (1 if fault.endswith("_after") else 0)
+    assert row["found_later"] == fault.endswith("_after")
+
+
+async def test_a_slack_that_is_down_loses_nothing(world: World) -> None:
+    await world.slack.down()
+    await world.hear(opened("acme"), opened("other"))
+    await world.say()
+    await world.later(minutes=10)
+    await world.say()
+    assert {row["state"] for row in await world.rows()} == {"pending"}
+    await world.slack.up()
+    await world.later(minutes=10)
+    await world.say()
+    await world.later(minutes=10)
+    await world.say()
+    assert len(world.slack.posted) == 2
+
+
+async def test_a_wrong_token_is_told_and_waits_for_a_person(world: World) -> None:
+    reach = Reach(slack_token="xoxb-wrong", slack_channel=ALERTS, slack_base_url=world.slack.base_url)
+    wrong = replace(world, sinks=app.open_sinks(world.rules, reach, app.ways(world.rules, reach)))
+    await world.hear(opened())
+    await wrong.say()
+    await wrong.sinks["slack"].close()
+    assert [(row["state"], row["reason"]) for row in await world.rows()] == [("pending", "invalid_auth")]
+    await world.later(minutes=1)
+    await world.say()
+    assert len(world.slack.posted) == 1
+
+
+async def test_an_incoming_webhook_is_enough(world: World) -> None:
+    rules, reach = world.rules, Reach(slack_webhook=world.slack.hook_url)
+    found = app.ways(rules, reach)
+    simple = replace(world, places=found.places, sinks=app.open_sinks(rules, reach, found))
+    world.slack.fault = lambda method, n: "500_after" if n == 0 else None
+    await simple.hear(opened("acme", "a1"))
+    for _ in range(3):
+        await simple.say("hook:default")
+        await simple.later(minutes=1)
+        await world.pool.execute("update notify.deliveries set attempted_at = attempted_at - interval '1 minute'")
+    await simple.sinks["hook"].close()
+    first, second = world.slack.hooked
+    assert "actions" not in {block["type"] for block in first["blocks"]}
+    assert "nobody knows" in words(second["blocks"]), "it says that it may be there twice"
+
+
+# -- a storm ---------------------------------------------------------------------------------
+
+RELEASE = os.environ.get("HUNE_CHAOS_TIER") == "release"
+EPISODES, KILLS, CHANNELS = (10_000, 200, 40) if RELEASE else (300, 40, 8)
+
+
+async def test_a_storm_of_kills_and_faults_says_everything_once_and_in_order(world: World) -> None:
+    """Processes die at any point between claim and record, Slack fails in every way; each message is there once."""
+    random = Random(8)
+    names = [f"C{n:04}" for n in range(CHANNELS)]
+    storm = world.with_rules(
+        channels={name.lower(): {"slack": name} for name in names},
+        routes=[{"to": [name.lower()], "owners": [name]} for name in names],
+        digest_over=100_000, group_hours=0,
+    )  # fmt: skip
+    found = app.ways(storm.rules, Reach(slack_token=TOKEN, slack_base_url=world.slack.base_url))
+    storm = replace(storm, places=found.places)
+    owners = {f"acct-{n}": names[n % CHANNELS] for n in range(CHANNELS * 5)}
+    await storm.hear(*[_small(a_state(account, owner)) for account, owner in owners.items()])
+    calm = False
+
+    faults = itertools.cycle(FAULTS)
+
+    def fault(method: str, n: int) -> str | None:
+        return None if calm or random.random() > 0.25 else next(faults)
+
+    world.slack.fault = fault
+    deaths = Counter[str]()
+
+    def reach(point: str) -> None:
+        if deaths.total() < KILLS and random.random() < 0.15:
+            deaths[point] += 1
+            raise Killed(point)
+
+    storm.reach = reach
+    feeding = asyncio.create_task(_feed(storm, list(owners), random))
+    sending = [asyncio.create_task(_restarted(storm)) for _ in range(2)]
+    try:
+        wanted = await feeding
+        await eventually(lambda: _enough(deaths))
+        calm = True
+        await eventually(lambda: _settled(world), 300)
+    finally:
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+    assert deaths["before_delivery"] > 0
+    assert deaths["after_delivery"] > 0
+    assert world.slack.unlike >= (50 if RELEASE else 5), "accepted, but never told so"
+    assert set(world.slack.faults) == set(FAULTS)
+    _check_storm(world, wanted, owners, await world.rows())
+
+
+def a_state(account: str, owner: str, arr: str | None = None) -> Signal:
+    return a_signal("account.state", account, id=f"s-{account}", at=now(), name=account, score=38, band="red",
+                    segment=None, stage=None, owner=owner, arr=arr, notice_on=None, as_of=now())  # fmt: skip
+
+
+async def _feed(storm: World, accounts: list[str], random: Random) -> dict[str, list[str]]:
+    """Episodes that open, get worse and end; alert → what was said of it, once it had been told."""
+    wanted: dict[str, list[str]] = {}
+    for start in range(0, EPISODES, 50):
+        batch = [(random.choice(accounts), f"alert-{n}") for n in range(start, min(start + 50, EPISODES))]
+        await storm.hear(*[opened(account, alert, severity="low", title=alert) for account, alert in batch])
+        for account, alert in batch:
+            wanted[alert] = ["opened"]
+            if random.random() < 0.2:
+                await storm.hear(escalated(account, alert, title=alert))
+                wanted[alert].append("escalated")
+        await asyncio.sleep(0.01)
+    return wanted
+
+
+async def _restarted(storm: World) -> None:
+    """A sender that is started again whenever it dies; then nothing of it lives on."""
+    while True:
+        sender = storm.sender()
+        try:
+            await sender.run()
+        except Killed:
+            for task in sender._busy.values():
+                task.cancel()
+            await asyncio.gather(*sender._busy.values(), return_exceptions=True)
+
+
+async def _enough(deaths: Counter[str]) -> bool:
+    return deaths.total() >= KILLS
+
+
+async def _settled(world: World) -> bool:
+    left: int = await world.pool.fetchval(
+        "select count(*) from notify.deliveries where state in ('pending', 'sending', 'unknown')"
+    )
+    return left == 0
+
+
+def _check_storm(
+    world: World, wanted: dict[str, list[str]], owners: dict[str, str], rows: list[asyncpg.Record]
+) -> None:
+    assert {row["state"] for row in rows} <= {"sent", "suppressed"}
+    posted = Counter(one.delivery_id for one in world.slack.posted)
+    assert [delivery for delivery, n in posted.items() if n > 1] == [], "none twice"
+    opening = {row["alert_id"]: row for row in rows if row["what"] == "open"}
+    assert set(opening) == set(wanted)
+    assert [alert for alert, row in opening.items() if posted[row["delivery_id"]] != 1] == [], "none missing"
+    by_id = {one.delivery_id: one for one in world.slack.posted}
+    for alert, said in wanted.items():
+        message = by_id[opening[alert]["delivery_id"]]
+        assert ("critical" in words(message.shown)) == ("escalated" in said), alert
+    order: dict[str, list[int]] = {}
+    seq = {row["delivery_id"]: row for row in rows}
+    for one in world.slack.posted:
+        row = seq[one.delivery_id or ""]
+        assert one.channel == owners[row["account_id"]]
+        order.setdefault(row["account_id"], []).append(row["seq"])
+    assert [account for account, found in order.items() if found != sorted(found)] == [], "in order per account"
+    assert world.slack.refused == []
