@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import xxhash
 
-from services.health import episodes, facts, scoring, wording
+from services.health import episodes, facts, scoring, shares, wording
 from services.health.alerts import Situation
 from services.health.episodes import NOTHING, Episode, Grown, Hush
 from services.health.facts import Facts, Picture
@@ -36,6 +36,8 @@ class Policy:
     model: Model
     rules: Rules
     digest: str
+    older: dict[str, Model] = field(default_factory=dict)
+    """Models that made scores which are still told of, by their digest."""
     history: timedelta = field(init=False)
     """How far back use has to be known: the longest window, and the margin of a time zone."""
     horizon: timedelta = field(init=False)
@@ -59,6 +61,8 @@ class Memory:
     shown: tuple[tuple[date, int], ...] = ()
     open: tuple[Episode, ...] = ()
     hush: Hush = NOTHING
+    band: scoring.Band | None = None
+    """The band that was shown last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Change:
     current: Score
     shares: Mapping[str, float]
     why: str
+    shown_band: scoring.Band
+    """With hysteresis: the band that people are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,9 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
     """Decide what is worth telling of an account at T, after what was told before."""
     now = facts.picture(known, at)
     score = scoring.score_of(known, now, policy.model)
-    change = _change(memory.score, score, policy.model)
+    plan = policy.model.plans[score.profile]
+    band = scoring.shown_band(score, memory.band, plan.bands)
+    change = _change(memory, score, band, policy)
     situation = Situation(
         now=now,
         score=score,
@@ -101,13 +109,14 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         language=policy.model.language,
     )
     turn = episodes.decide(situation, memory.open, memory.hush, policy.rules, cause=cause, baseline=baseline)
-    state = _state(now, score)
+    state = _state(now, score, band)
     after = Memory(
         score=score if change else memory.score,
         state=state,
         shown=_shown(memory.shown, now.today, score, policy),
         open=(*turn.still, *turn.opened),
         hush=turn.hush,
+        band=band,
     )
     told = state if state != memory.state else None
     return Decision(
@@ -127,13 +136,25 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
     )
 
 
-def _change(before: Score | None, after: Score, model: Model) -> Change | None:
-    if before is not None and (before.score, before.band) == (after.score, after.band):
+def _change(memory: Memory, after: Score, band: scoring.Band, policy: Policy) -> Change | None:
+    before, model = memory.score, policy.model
+    if before is not None and (before.score, before.band, memory.band or before.band) == (
+        after.score,
+        after.band,
+        band,
+    ):
         return None
-    shares: Mapping[str, float] = {}
-    if before is not None and before.exact is not None and after.exact is not None:
-        shares = scoring.shares_of_change(before.parts, after.parts)
-    return Change(before, after, shares, wording.why_changed(before, after, shares, model, model.language))
+    why = shares_between(before, after, policy)
+    return Change(before, after, why, wording.why_changed(before, after, why, model, model.language), band)
+
+
+def shares_between(before: Score | None, after: Score, policy: Policy) -> Mapping[str, float]:
+    """What each cause contributed to the change of a score; nothing where there was none."""
+    if before is None:
+        return {}
+    older = policy.older.get(before.config)
+    old = scoring.plan_of(before, policy.model, older)
+    return shares.shares_of(before, after, old, scoring.plan_of(after, policy.model))
 
 
 def _soonest(*times: datetime | None) -> datetime | None:
@@ -151,12 +172,13 @@ def _shown(
     return tuple(sorted(days.items()))
 
 
-def _state(now: Picture, score: Score) -> dict[str, Any]:
+def _state(now: Picture, score: Score, band: scoring.Band) -> dict[str, Any]:
     profile = now.profile
     return {
         "name": profile.name,
         "score": score.score,
         "band": score.band,
+        "shown_band": band,
         "segment": profile.segment,
         "stage": profile.stage,
         "owner": profile.owner,
@@ -168,7 +190,8 @@ def _state(now: Picture, score: Score) -> dict[str, Any]:
 def due_at(known: Facts, now: Picture, policy: Policy) -> datetime | None:
     """When time alone may change something: a fact's own time is still to come, or the local day ends."""
     coming = None if now.coming_at is None else moment(now.coming_at)
-    if now.latest_at is None or moment(now.latest_at) + policy.horizon < now.at:
+    comes_nearer = policy.model.looks_ahead and now.deadline is not None
+    if now.latest_at is None or (moment(now.latest_at) + policy.horizon < now.at and not comes_nearer):
         return coming
     night = moment(midnight(now.zone, now.today + timedelta(days=1))) + spread(known.account_id)
     return night if coming is None else min(night, coming)

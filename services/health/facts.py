@@ -55,7 +55,9 @@ class Reject:
 
 
 SCALES = {"nps": (0.0, 10.0), "csat": (1.0, 5.0), "ces": (1.0, 7.0)}
-PROFILE_FIELDS = ("name", "parent_id", "plan", "stage", "timezone", "seats", "arr", "currency", "language")
+PROFILE_FIELDS = (
+    "name", "parent_id", "plan", "product", "stage", "timezone", "seats", "arr", "currency", "language"
+)  # fmt: skip
 
 
 def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt | Ignore | Reject:
@@ -101,11 +103,17 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
             notice = None if data.notice_on is None else data.notice_on.isoformat()
             ends = None if data.ends_on is None else data.ends_on.isoformat()
             return mark("contract", data.contract_id, "changed", arr=arr, notice_on=notice, ends_on=ends)
+        case "entitlement.changed":
+            features = None if data.features is None else [without_zeros(name) for name in data.features]
+            return mark("entitlement", data.product, "changed", features=features, seats=data.seats)
         case "subscription.changed":
             if not is_sane(data.mrr):
                 return Reject(f"mrr {data.mrr} is no amount: {SANE}")
             return mark("subscription", data.subscription_id, "changed", mrr=str(data.mrr), currency=data.currency,
                         product=data.product, plan=data.plan, seats=data.seats)  # fmt: skip
+        case "churn.notified":
+            effective = None if data.effective_on is None else data.effective_on.isoformat()
+            return mark("notice", data.contract_id, "given", effective_on=effective)
         case "touchpoint.logged":
             return mark("touch", day, "touched") if data.two_way else Ignore("a contact in one direction")
         case "meeting.held" | "call.held":
@@ -205,10 +213,12 @@ class Profile:
     stage: str | None = None
     plan: str | None = None
     parent_id: str | None = None
+    product: str | None = None
     owner: str | None = None
     arr: Decimal | None = None
     notice_on: date | None = None
     timezone: str = "UTC"
+    seats: int | None = None
 
 
 class Fold(NamedTuple):
@@ -296,6 +306,7 @@ class Picture:
     """The newest fact, whatever its kind."""
     coming_at: int | None
     """The first fact known already whose own time is still to come."""
+    _seen: Mapping[str, list[tuple[str, Fold]]] = field(default_factory=dict, compare=False, repr=False)
     _newest: dict[str, list[Answer]] = field(default_factory=dict, compare=False, repr=False)
 
     def age_days(self, us: int) -> int:
@@ -316,6 +327,67 @@ class Picture:
                 newest[answer.person] = answer
             found = self._newest[survey] = list(newest.values())
         return found
+
+    def _marks(self, kind: str) -> list[tuple[str, list[Mark]]]:
+        return [(key, fold.past) for key, fold in self._seen.get(kind, ())]
+
+    @property
+    def entitled_features(self) -> frozenset[str]:
+        """The features of all entitlements that have not ended."""
+        return frozenset(
+            name
+            for _, marks in self._marks("entitlement")
+            if _latest(marks, "seats") != 0
+            for name in _latest(marks, "features") or ()
+        )
+
+    @property
+    def seats(self) -> int | None:
+        """Seats of the entitlements, else of the running subscriptions, else as the profile says."""
+        for stated in (
+            [_latest(marks, "seats") for _, marks in self._marks("entitlement")],
+            [_latest(marks, "seats") for _, marks in self._marks("subscription") if _is_running(marks)],
+        ):
+            known: list[int] = [seats for seats in stated if seats is not None]
+            if known:
+                return sum(known)
+        return self.profile.seats
+
+    @property
+    def products(self) -> frozenset[str]:
+        """What the account has: by its profile, its entitlements and its running subscriptions."""
+        found = {key for key, marks in self._marks("entitlement") if _latest(marks, "seats") != 0}
+        found |= {_latest(marks, "product") for _, marks in self._marks("subscription") if _is_running(marks)}
+        return frozenset(name for name in (*found, self.profile.product) if name)
+
+    @property
+    def deadline(self) -> date | None:
+        """The first day ahead on which a contract's notice is due, or, that being over, its term ends."""
+        found = []
+        for _, marks in self._marks("contract"):
+            for name in ("notice_on", "ends_on"):
+                said = _latest(marks, name)
+                if said and (day := date.fromisoformat(said)) >= self.today:
+                    found.append(day)
+                    break
+        return min(found, default=None)
+
+    def mrr(self, until: int) -> tuple[Decimal | None, frozenset[str]]:
+        """Monthly recurring revenue just at a moment, and its currencies; None before the first subscription."""
+        total, currencies = None, set()
+        for _, marks in self._marks("subscription"):
+            past = [mark for mark in marks if mark.at <= until]
+            if past:
+                mrr = Decimal(past[-1].data["mrr"])
+                total = mrr if total is None else total + mrr
+                if mrr and (currency := _latest(past, "currency")):
+                    currencies.add(currency)
+        return total, frozenset(currencies)
+
+    @property
+    def mrr_said_at(self) -> datetime | None:
+        times = [fold.newest for _, fold in self._seen.get("subscription", ())]
+        return moment(max(times)) if times else None
 
 
 def picture(facts: Facts, at: datetime) -> Picture:
@@ -350,6 +422,7 @@ def picture(facts: Facts, at: datetime) -> Picture:
         last_touch_at=max((fold.newest for _, fold in seen.get("touch", ())), default=None),
         latest_at=latest if latest >= 0 else None,
         coming_at=min(coming, default=None),
+        _seen=seen,
     )
 
 
@@ -371,6 +444,10 @@ def _latest(marks: Iterable[Mark], name: str) -> Any:
     return value
 
 
+def _is_running(marks: list[Mark]) -> bool:
+    return bool(Decimal(marks[-1].data["mrr"]))
+
+
 def _fold_profile(seen: Mapping[str, list[tuple[str, Fold]]]) -> Profile:
     said: dict[str, Any] = {}
     for _, fold in seen.get("profile", ()):
@@ -386,10 +463,12 @@ def _fold_profile(seen: Mapping[str, list[tuple[str, Fold]]]) -> Profile:
         stage=said.get("stage"),
         plan=said.get("plan"),
         parent_id=said.get("parent_id"),
+        product=said.get("product"),
         owner=owner,
         arr=_arr(said.get("arr"), contracts, subscriptions),
         notice_on=date.fromisoformat(min(notices)) if notices else None,
         timezone=said.get("timezone") or "UTC",
+        seats=said.get("seats"),
     )
 
 

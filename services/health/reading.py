@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from services.health import facts, scoring, telling, usage, wording
+from services.health import facts, scoring, shares, telling, usage, wording
 from services.health.alert_reading import export_alerts
-from services.health.domain import Policy
+from services.health.domain import Policy, shares_between
 from services.health.facts import Facts, Key, Mark
 from services.health.policy import load_policy
 from services.health.revenue_reading import export_revenue
@@ -148,6 +148,10 @@ def _rounded(score: scoring.Score) -> Row:
         "band": score.band,
         "exact": _six(score.exact),
         "coverage": _six(score.coverage),
+        "profile": score.profile,
+        "profile_reason": score.because,
+        "uncapped": _six(score.uncapped),
+        "caps": [{"cap": name, "at": at} for name, at in score.caps],
         "parts": [
             {
                 "measure": part.measure,
@@ -180,9 +184,7 @@ async def explain(
     score = scoring.score_of(known, now, policy.model)
     back = as_of - timedelta(days=since_days)
     before = scoring.score(known, back, policy.model)
-    shares = {}
-    if before.exact is not None and score.exact is not None:
-        shares = scoring.shares_of_change(before.parts, score.parts)
+    why = shares_between(before, score, policy)
     language = policy.model.language
     answer = telling.score_fields(score, policy)
     return {
@@ -198,8 +200,11 @@ async def explain(
             "score": before.score,
             "band": before.band,
             "exact": _six(before.exact),
-            "shares": [{"cause": name, "points": _six(points)} for name, points in scoring.largest_first(shares)],
-            "why": wording.why_changed(before, score, shares, policy.model, language),
+            "shares": [
+                {"cause": name, "kind": shares.kind_of(name), "points": _six(points)}
+                for name, points in shares.largest_first(why)
+            ],
+            "why": wording.why_changed(before, score, why, policy.model, language),
         },
     }
 

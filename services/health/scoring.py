@@ -1,49 +1,37 @@
-"""The score: measures → points → weighted mean, and whose share of a change is whose."""
+"""The score: measures → points → weighted mean of groups → caps, under the plan of the account's profile."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from services.health import facts
 from services.health.facts import Facts, Picture
-from services.health.settings import (
-    Bands,
-    LastTouch,
-    Measure,
-    Model,
-    OpenTickets,
-    ReopenedTickets,
-    Sponsors,
-    SurveyAnswers,
-    Trend,
-    UnpaidInvoices,
-    UsageRecency,
-    UsageTrend,
-)
-from services.health.usage import midnight, moment
+from services.health.measures import NEUTRAL, Reading, fade, levels, read, usual
+from services.health.plan import DEFAULT, Plan, Scaled, points_between, weighted_mean
+from services.health.settings import Bands, Cap, Measure, Model, OpenTicketsThere
 
-Floats = NDArray[np.float64]
+__all__ = [
+    "NEUTRAL",
+    "Band",
+    "Part",
+    "Reading",
+    "Score",
+    "band_of",
+    "fade",
+    "levels",
+    "mean",
+    "points_between",
+    "read",
+    "score",
+    "score_of",
+    "usual",
+]
+
 Band = Literal["red", "amber", "green", "unknown"]
-NEUTRAL = 50.0
-MOST_PLAYERS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a measure says at a moment: a value and its points, or why there is none."""
-
-    value: float | None
-    points: float | None
-    reason: str | None = None
-    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +50,27 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Score:
+    """`exact` is after caps, `uncapped` before them; `caps` are those that hold, with where.
+
+    `profile` is whose plan was used and `because` why; `config` is the digest of the model.
+    """
+
     score: int | None
     band: Band
     exact: float | None
     coverage: float
     parts: tuple[Part, ...]
+    profile: str = DEFAULT
+    because: str | None = None
+    uncapped: float | None = None
+    caps: tuple[tuple[str, float], ...] = ()
+    config: str = ""
+    override: float | None = None
+    """What a person put in its place for a time; the computed score stays beside it."""
+
+    @property
+    def shown(self) -> float | None:
+        return self.exact if self.override is None else self.override
 
 
 def score(known: Facts, at: datetime, model: Model) -> Score:
@@ -75,13 +79,61 @@ def score(known: Facts, at: datetime, model: Model) -> Score:
 
 
 def score_of(known: Facts, now: Picture, model: Model) -> Score:
-    parts = tuple(_part(name, measure, known, now) for name, measure in model.measures.items())
-    coverage = _share(sum(part.weight for part in parts if part.measured), sum(part.weight for part in parts))
-    exact = mean(parts)
-    if exact is None or coverage < model.coverage_floor:
-        return Score(None, "unknown", None, coverage, parts)
+    """The score of a picture, under the plan of the profile that fits it."""
+    profile, because = profile_of(now, model)
+    plan = model.plans[profile]
+    past = _Past(known, now)
+    parts = tuple([
+        _part(name, group, measure, scale, weight, now, past)
+        for name, group, measure, scale, weight in zip(
+            plan.names, plan.groups, plan.measures, plan.scales, plan.weights, strict=True
+        )
+    ])  # fmt: skip
+    coverage = _share(sum([part.weight for part in parts if part.measured]), sum(plan.weights))
+    whole_of = plan.mean([part.points for part in parts])
+    caps = tuple((name, cap.at) for name, cap in plan.caps if _holds(cap, parts, now)) if plan.caps else ()
+    if whole_of is None or coverage < plan.coverage_floor:
+        return Score(None, "unknown", None, coverage, parts, profile, because, None, caps, model.digest)
+    exact = min((whole_of, *(at for _, at in caps)))
     whole = math.floor(exact + 0.5)
-    return Score(whole, band_of(whole, model.bands), exact, coverage, parts)
+    band = band_of(whole, plan.bands)
+    return Score(whole, band, exact, coverage, parts, profile, because, whole_of, caps, model.digest)
+
+
+def profile_of(now: Picture, model: Model) -> tuple[str, str | None]:
+    """The first profile that fits, with the reason."""
+    for name, profile in model.profiles.items():
+        for field in ("segment", "stage", "product"):
+            wanted = getattr(profile.when, field)
+            if wanted:
+                known = now.products if field == "product" else {getattr(now.profile, field)}
+                fits = [one for one in wanted if one in known]
+                if not fits:
+                    break
+        else:
+            return name, _because(now, model, name)
+    return DEFAULT, "no profile fits" if model.profiles else None
+
+
+def _because(now: Picture, model: Model, name: str) -> str:
+    when, said = model.profiles[name].when, []
+    for field in ("segment", "stage", "product"):
+        wanted = getattr(when, field)
+        if wanted:
+            known = now.products if field == "product" else {getattr(now.profile, field)}
+            said.append(f"{field} is {next(one for one in wanted if one in known)}")
+    return ", ".join(said)
+
+
+def shown_band(score: Score, before: Band | None, bands: Bands) -> Band:
+    """The band people are shown: red and green stay until they are left for good."""
+    if score.score is None or before in (None, "unknown"):
+        return score.band
+    if before == "red" and bands.leave_red is not None and score.score < bands.leave_red:
+        return "red"
+    if before == "green" and bands.leave_green is not None and bands.leave_green <= score.score < bands.green:
+        return "green"
+    return score.band
 
 
 def _share(part: float, whole: float) -> float:
@@ -96,269 +148,89 @@ def band_of(points: float, bands: Bands) -> Band:
 
 def mean(parts: Iterable[Part]) -> float | None:
     """Σ weight × points / Σ weight over the parts that have points."""
-    known = [(part.weight, part.points) for part in parts if part.points is not None]
-    total = math.fsum(weight for weight, _ in known)
-    if not total:
-        return None
-    # rounding may leave the mean of equal points a hair outside their range
-    return min(100.0, max(0.0, math.fsum(weight * points for weight, points in known) / total))
+    return weighted_mean([(part.weight, part.points) for part in parts if part.points is not None])
 
 
-def _part(name: str, measure: Measure, known: Facts, now: Picture) -> Part:
-    reading = read(measure, now)
-    there = reading.points is not None or measure.missing != "ignore"
-    part = Part(
-        name, measure.group, reading.value, reading.points, measure.weight, reading.reason, reading.as_of, there
-    )
-    if reading.points is not None or not there:
-        return part
+def _holds(cap: Cap, parts: tuple[Part, ...], now: Picture) -> bool:
+    when = cap.when
+    if isinstance(when, OpenTicketsThere):
+        return any(
+            ticket.is_open and ticket.severity in when.open_tickets and now.age_days(ticket.opened_at) >= when.days_open
+            for ticket in now.tickets
+        )
+    part = next((part for part in parts if part.measure == when.measure), None)
+    if part is None:
+        return False
+    if when.unknown:
+        return not part.measured or part.points is None
+    if when.points_below is not None:
+        return part.points is not None and part.points < when.points_below
+    if part.value is None:
+        return False
+    if when.value_below is not None:
+        return part.value < when.value_below
+    return when.value_above is not None and part.value > when.value_above
+
+
+class _Past:
+    """The account on the days before, looked at once for all measures that need it."""
+
+    def __init__(self, known: Facts, now: Picture) -> None:
+        self.known, self.now = known, now
+        self.pictures: list[Picture] = []
+
+    def days(self, count: int) -> Iterator[tuple[int, Picture]]:
+        for back in range(1, count + 1):
+            if len(self.pictures) < back:
+                self.pictures.append(facts.picture(self.known, self.now.at - timedelta(days=back)))
+            yield back, self.pictures[back - 1]
+
+
+def _part(
+    name: str, group: str, measure: Measure, scale: Scaled, weight: float, now: Picture, past: _Past
+) -> Part:  # fmt: skip
+    value, points, reason, as_of = read(measure, scale, now)
+    if points is not None:
+        return Part(name, group, value, points, weight, reason, as_of)
+    part = Part(name, group, value, None, weight, reason, as_of, measure.missing != "ignore")
     match measure.missing:
+        case "ignore":
+            return part
         case "neutral":
-            return replace(part, points=NEUTRAL, measured=False, reason=f"{reading.reason}: taken as neutral")
+            return replace(part, points=NEUTRAL, measured=False, reason=f"{reason}: taken as neutral")
         case "zero":
-            return replace(part, points=0.0, measured=False, reason=f"{reading.reason}: taken as 0 points")
+            return replace(part, points=0.0, measured=False, reason=f"{reason}: taken as 0 points")
         case "last_known":
-            return _last_known(part, measure, known, now)
+            return _last_known(part, measure, scale, past)
     raise AssertionError(f"no such policy: {measure.missing}")
 
 
-def _last_known(part: Part, measure: Measure, known: Facts, now: Picture) -> Part:
-    for back in range(1, measure.last_known_days + 1):
-        reading = read(measure, facts.picture(known, now.at - timedelta(days=back)))
+def _last_known(part: Part, measure: Measure, scale: Scaled, past: _Past) -> Part:
+    half_life = measure.last_known_half_life_days
+    for back, then in past.days(measure.last_known_days):
+        reading = read(measure, scale, then)
         if reading.points is not None:
-            reason = f"{part.reason}: as it was {back} days ago"
-            return replace(part, value=reading.value, points=reading.points, as_of=reading.as_of, reason=reason)
+            points = fade(reading.points, back, half_life) if half_life else reading.points
+            reason = f"{part.reason}: as it was {back} days ago{', fading' if half_life else ''}"
+            return replace(part, value=reading.value, points=points, as_of=reading.as_of, reason=reason)
     return replace(part, measured=False)
 
 
-def points_between(value: float, worst: float, best: float) -> float:
-    """0 at or beyond worst, 100 at or beyond best, linear between; worst > best counts downwards."""
-    return 100.0 * min(1.0, max(0.0, (value - worst) / (best - worst)))
-
-
-def fade(points: float, age_days: float, half_life_days: float) -> float:
-    """Pull an old opinion back towards neutral: half the distance each half-life."""
-    left: float = 0.5 ** (age_days / half_life_days)
-    return NEUTRAL + (points - NEUTRAL) * left
-
-
-def read(measure: Measure, now: Picture) -> Reading:
-    """The value of a measure in a picture."""
-    return _READERS[type(measure)](measure, now)
-
-
-def _read_trend(measure: UsageTrend, now: Picture) -> Reading:
-    ratio, reason = usual(now, measure.trend)
-    return _reading(measure, ratio, reason, None if now.usage.last_at is None else moment(now.usage.last_at))
-
-
-def _read_recency(measure: UsageRecency, now: Picture) -> Reading:
-    last = now.usage.last_at
-    if last is None or now.age_days(last) > measure.known_days:
-        return Reading(None, None, f"no use in {measure.known_days} days")
-    return _reading(measure, float(now.age_days(last)), None, moment(last))
-
-
-def _read_sponsors(measure: Sponsors, now: Picture) -> Reading:
-    people = [contact for contact in now.contacts if contact.role in ("champion", "sponsor")]
-    if not people:
-        return Reading(None, None, "no champion or sponsor is known")
-    return _reading(measure, float(sum(contact.left_at is None for contact in people)))
-
-
-def _read_touch(measure: LastTouch, now: Picture) -> Reading:
-    last = now.last_touch_at
-    if last is None or now.age_days(last) > measure.known_days:
-        return Reading(None, None, f"no contact both ways in {measure.known_days} days")
-    return _reading(measure, float(now.age_days(last)), None, moment(last))
-
-
-def _reading(
-    measure: Measure, value: float | None, reason: str | None = None, as_of: datetime | None = None
-) -> Reading:
-    if value is None:
-        return Reading(None, None, reason, as_of)
-    return Reading(value, points_between(value, measure.worst, measure.best), reason, as_of)
-
-
-def usual(now: Picture, trend: Trend) -> tuple[float | None, str | None]:
-    """Use in the last window over the mean of the windows before; None with a reason when it would be noise."""
-    if now.usage.last_at is None:
-        return None, "never used"
-    newest, baseline = levels(now, trend)
-    if baseline and baseline >= trend.floor:
-        return newest / baseline, None
-    if not baseline:
-        return None, "new" if newest else f"no use in {trend.reach_days} days"
-    if newest == 0 and now.age_days(now.usage.last_at) > trend.window_days:
-        return 0.0, None
-    return None, f"less than {trend.floor:g} {trend.of} were usual: too few to compare"
-
-
-def levels(now: Picture, trend: Trend) -> tuple[int, float]:
-    """Use in the last window, and the mean of the windows before it.
-
-    Of the windows before, those count of which the account was there for at least half, or else the first with any use.
-    """
-    length, count = trend.window_days, 1 + trend.baseline_windows
-    return now.usage.remember(
-        ("levels", now.zone.key, now.today, trend.of, length, count),
-        midnight(now.zone, now.today),
-        lambda: _levels(now, trend, length, count),
+def plan_of(score: Score, model: Model, older: Model | None = None) -> Plan:
+    """The plan that made a score: of this model, or of an older one; else one of its weights alone."""
+    for known in (model, older):
+        if known is not None and known.digest == score.config and score.profile in known.plans:
+            return known.plans[score.profile]
+    like = model.plans[DEFAULT]
+    return Plan(
+        score.profile,
+        tuple(part.measure for part in score.parts),
+        (),
+        (),
+        tuple(part.group for part in score.parts),
+        tuple(part.weight for part in score.parts),
+        None,
+        like.bands,
+        like.coverage_floor,
+        (),
     )
-
-
-def _levels(now: Picture, trend: Trend, length: int, count: int) -> tuple[int, float]:
-    # The first day matters only where some window has use, so today's use never changes anything here.
-    newest, *before = now.usage.windows(now.zone, now.today, trend.of, length, count)
-    first = now.usage.first_day_since(now.zone, now.today - timedelta(days=length * count))
-    while before and not before[-1]:
-        before.pop()
-    if any(before[:-1]) and first > now.today - timedelta(days=length * (len(before) + 1) - length // 2):
-        before.pop()
-    return newest, sum(before) / len(before) if before else 0.0
-
-
-def _read_tickets(measure: OpenTickets | ReopenedTickets, now: Picture) -> Reading:
-    recent = [t for t in now.tickets if t.is_open or now.age_days(t.last_at) <= measure.known_days]
-    if not recent:
-        return Reading(None, None, f"no ticket in {measure.known_days} days")
-    as_of = moment(max(ticket.last_at for ticket in recent))
-    if measure.kind == "reopened_tickets":
-        times = [at for ticket in recent for at in ticket.reopened_at if now.age_days(at) < measure.window_days]
-        return _reading(measure, float(len(times)), None, as_of)
-    load = math.fsum(
-        measure.weights.get(ticket.severity, 0.0)  # type: ignore[call-overload]
-        * (1 + min(now.age_days(ticket.opened_at), measure.cap_days) / measure.double_after_days)
-        for ticket in recent
-        if ticket.is_open
-    )
-    return _reading(measure, load, None, as_of)
-
-
-def _read_answers(measure: SurveyAnswers, now: Picture) -> Reading:
-    answers = [a for a in now.latest_answers(measure.of) if now.age_days(a.at) <= measure.expires_days]
-    if not answers:
-        return Reading(None, None, f"no answer in {measure.expires_days} days")
-    points = math.fsum(
-        fade(points_between(a.score, measure.worst, measure.best), now.age_days(a.at), measure.half_life_days)
-        for a in answers
-    )
-    value = math.fsum(answer.score for answer in answers) / len(answers)
-    return Reading(value, points / len(answers), None, moment(max(answer.at for answer in answers)))
-
-
-def _read_invoices(measure: UnpaidInvoices, now: Picture) -> Reading:
-    times = [max(i.failed_at or 0, i.paid_at or 0) for i in now.invoices]
-    unpaid = [invoice for invoice in now.invoices if invoice.is_unpaid]
-    if not unpaid and not any(now.age_days(at) <= measure.known_days for at in times):
-        return Reading(None, None, f"no invoice in {measure.known_days} days")
-    return _reading(measure, float(len(unpaid)), None, moment(max(times)))
-
-
-# By exact type: checks against pydantic's metaclass cost more than most measures do.
-_READERS: dict[type[Measure], Callable[[Any, Picture], Reading]] = {
-    UsageTrend: _read_trend,
-    UsageRecency: _read_recency,
-    OpenTickets: _read_tickets,
-    ReopenedTickets: _read_tickets,
-    SurveyAnswers: _read_answers,
-    UnpaidInvoices: _read_invoices,
-    Sponsors: _read_sponsors,
-    LastTouch: _read_touch,
-}
-
-
-def changed_parts(before: Sequence[Part], after: Sequence[Part]) -> list[tuple[str, Part | None, Part | None]]:
-    """Measures whose say differs: other points, another weight, or there on one side only."""
-    old, new = {part.measure: part for part in before}, {part.measure: part for part in after}
-    return [
-        (name, old.get(name), new.get(name))
-        for name in dict.fromkeys([*old, *new])
-        if _say(old.get(name)) != _say(new.get(name))
-    ]
-
-
-def _say(part: Part | None) -> tuple[float, float]:
-    """A part's (weight, weight × points), nothing when it has no points."""
-    if part is None or part.points is None:
-        return 0.0, 0.0
-    return part.weight, part.weight * part.points
-
-
-def shares_of_change(before: Sequence[Part], after: Sequence[Part]) -> dict[str, float]:
-    """What each changed measure contributed to the change of the mean; the shares sum to it.
-
-    Shapley value over the changed measures: the mean, over all orders in which the changes could have come,
-    of what each one's coming added. Above 12 changed measures the centred form, which sums exactly too.
-    A mean of nothing counts as neutral.
-    """
-    changed = changed_parts(before, after)
-    if len(changed) > MOST_PLAYERS:
-        return _centred_shares(before, after)
-    fixed_names = {name for name, _, _ in changed}
-    fixed = [_say(part) for part in before if part.measure not in fixed_names]
-    old = np.array([_say(part) for _, part, _ in changed]).reshape(-1, 2)
-    new = np.array([_say(part) for _, _, part in changed]).reshape(-1, 2)
-    base = np.array([math.fsum(w for w, _ in fixed), math.fsum(p for _, p in fixed)])
-    values = _means_of_subsets(base, old, new)
-    shares = {name: _shapley(values, player, len(changed)) for player, (name, _, _) in enumerate(changed)}
-    return _settle(shares, before, after)
-
-
-def _means_of_subsets(base: Floats, old: Floats, new: Floats) -> Floats:
-    """The mean when only a subset of the changes had come; bit k of the index = change k came."""
-    sums = base.reshape(1, 2)
-    for before, after in zip(old, new, strict=True):
-        sums = np.concatenate([sums + before, sums + after])
-    weights, weighted = sums[:, 0], sums[:, 1]
-    means: Floats = np.divide(weighted, weights, out=np.full(len(sums), NEUTRAL), where=weights > 1e-12)
-    return means
-
-
-def _shapley(values: Floats, player: int, players: int) -> float:
-    without, chance = _coalitions(player, players)
-    return float(np.dot(chance, values[without | (1 << player)] - values[without]))
-
-
-@lru_cache(maxsize=256)
-def _coalitions(player: int, players: int) -> tuple[NDArray[np.int64], Floats]:
-    """Subsets without the player, and the chance that just those came before it."""
-    subsets = np.arange(1 << players)
-    without = subsets[(subsets >> player) & 1 == 0]
-    sizes = np.array([subset.bit_count() for subset in without.tolist()])
-    chance = np.array([1 / (players * math.comb(players - 1, size)) for size in range(players)])
-    return without, chance[sizes]
-
-
-def _centred_shares(before: Sequence[Part], after: Sequence[Part]) -> dict[str, float]:
-    """Σ [e₁(s₁ − r) − e₀(s₀ − r)] with effective weights e and r halfway between the two scores."""
-    start, end = _mean_or_neutral(before), _mean_or_neutral(after)
-    middle = (start + end) / 2
-    totals = [math.fsum(_say(part)[0] for part in parts) for parts in (before, after)]
-    shares: dict[str, float] = {}
-    for sign, parts, total in ((-1, before, totals[0]), (1, after, totals[1])):
-        for part in parts:
-            weight, weighted = _say(part)
-            term = (weighted - weight * middle) / total if total else 0.0
-            shares[part.measure] = shares.get(part.measure, 0.0) + sign * term
-    changed = {name for name, _, _ in changed_parts(before, after)}
-    return _settle({name: share for name, share in shares.items() if name in changed}, before, after)
-
-
-def _settle(shares: dict[str, float], before: Sequence[Part], after: Sequence[Part]) -> dict[str, float]:
-    """Give what is left over to the largest share: rounding, or the little that the centred form
-    credits to unchanged measures."""
-    if shares:
-        rest = _mean_or_neutral(after) - _mean_or_neutral(before) - math.fsum(shares.values())
-        shares[max(shares, key=lambda name: abs(shares[name]))] += rest
-    return shares
-
-
-def _mean_or_neutral(parts: Iterable[Part]) -> float:
-    value = mean(parts)
-    return NEUTRAL if value is None else value
-
-
-def largest_first(shares: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))

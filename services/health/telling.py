@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from services.health import actions, facts, phrases, scoring, wording
+from services.health import actions, facts, phrases, scoring, shares, wording
 from services.health.actions import Acted, Declined, Past
 from services.health.domain import Change, Decision, Memory, Policy
 from services.health.episodes import Episode
@@ -75,10 +75,11 @@ def tell(
             previous=score_event(change.previous) if change.previous else None,
             current=score_event(change.current),
             shares=tuple(
-                results.ShareOfChange(cause=name, points=points)
-                for name, points in scoring.largest_first(change.shares)
+                results.ShareOfChange(cause=name, points=points, kind=shares.kind_of(name))
+                for name, points in shares.largest_first(change.shares)
             ),
             why=change.why,
+            shown_band=change.shown_band,
             baseline=cause.baseline,
         )
         emit(RESULTS, event, "health_score.changed")
@@ -167,6 +168,10 @@ def score_event(score: scoring.Score) -> results.Score:
         band=score.band,
         exact=score.exact,
         coverage=score.coverage,
+        profile=score.profile,
+        profile_reason=score.because,
+        uncapped=score.uncapped,
+        caps=tuple(results.CapOfScore(cap=name, at=at) for name, at in score.caps),
         parts=tuple(
             results.Part(
                 measure=part.measure,

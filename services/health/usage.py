@@ -17,6 +17,7 @@ T = TypeVar("T")
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Events = NDArray[np.void]
+UseOf = Literal["days", "users", "features", "events"]
 
 EVENT = np.dtype([("at", "<i8"), ("user", "<u8"), ("feature", "<u8"), ("action", "<u8")])
 """One event of use: microseconds since 1970, then hashes of user, feature and (event, product); 0 = none."""
@@ -151,9 +152,8 @@ class Usage:
         place = int(times.searchsorted(midnight(zone, day)))
         return moment(int(times[place])).astimezone(zone).date() if place < times.size else date.max
 
-    def windows(self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"],
-                length: int, count: int) -> list[int]:  # fmt: skip
-        """Distinct days, users or features in `count` windows of complete local days, newest first."""
+    def windows(self, zone: ZoneInfo, today: date, of: UseOf, length: int, count: int) -> list[int]:
+        """Events, or distinct days, users or features, in `count` windows of complete local days, newest first."""
         return self.remember(
             ("windows", zone.key, today, of, length, count),
             midnight(zone, today),
@@ -168,16 +168,16 @@ class Usage:
         found: T = known[1]
         return found
 
-    def _count(
-        self, zone: ZoneInfo, today: date, of: Literal["days", "users", "features"], length: int, count: int
-    ) -> list[int]:
+    def _count(self, zone: ZoneInfo, today: date, of: UseOf, length: int, count: int) -> list[int]:
         bounds = midnights(zone, today, length * count)[: length * count + 1]
         edges = self.times.searchsorted(bounds, side="left")
         if of == "days":
             used: list[int] = (edges[1:] > edges[:-1]).reshape(count, length).sum(axis=1).tolist()
             return used[::-1]
-        names = self.events["user" if of == "users" else "feature"]
         cuts = edges[::length].tolist()
+        if of == "events":
+            return [cuts[k + 1] - cuts[k] for k in reversed(range(count))]
+        names = self.events["user" if of == "users" else "feature"]
         return [distinct(names[cuts[k] : cuts[k + 1]]) for k in reversed(range(count))]
 
     def stopped(self, zone: ZoneInfo, today: date, length: int, count: int) -> list[int]:

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.health.scoring import Band, Part, Score, largest_first
-from services.health.settings import Language, LastTouch, Measure, Model, SurveyAnswers, UsageRecency, UsageTrend
+from services.health.scoring import Band, Part, Score
+from services.health.settings import (
+    Breadth,
+    CoreActions,
+    Language,
+    LastTouch,
+    Licences,
+    Measure,
+    Model,
+    MrrTrend,
+    Renewal,
+    Stickiness,
+    SurveyAnswers,
+    TimeToSolve,
+    UsageRecency,
+    UsageTrend,
+)
+from services.health.shares import CAP, CONFIG, OVERRIDE, PROFILE, largest_first
 
 MOST_CAUSES = 3
 _BANDS: dict[Language, dict[Band, str]] = {
@@ -28,6 +44,14 @@ _TEXTS: dict[str, dict[Language, str]] = {
     "was": {"en": "{now} (was {before})", "fr": "{now} (avant : {before})"},
     "of_usual": {"en": "{n} of usual", "fr": "{n} de l'habitude"},
     "days_ago": {"en": "{n} days ago", "fr": "il y a {n} jours"},
+    "in_days": {"en": "in {n} days", "fr": "dans {n} jours"},
+    "hours": {"en": "{n} h", "fr": "{n} h"},
+    "a_week": {"en": "{n} a week", "fr": "{n} par semaine"},
+    "cap.on": {"en": "at most {at} now: {label}", "fr": "au plus {at} désormais : {label}"},
+    "cap.off": {"en": "no longer at most {at}: {label}", "fr": "n'est plus limité à {at} : {label}"},
+    "profile": {"en": "scored as {profile}", "fr": "évalué comme {profile}"},
+    "config": {"en": "another configuration", "fr": "une autre configuration"},
+    "override": {"en": "set by hand", "fr": "fixé à la main"},
     "score_below.title": {"en": "Health is red: {score}", "fr": "Santé au rouge : {score}"},
     "score_below.why": {"en": "Score {score}. {parts}", "fr": "Score {score}. {parts}"},
     "score_drop.title": {"en": "Health fell {by} points", "fr": "La santé a baissé de {by} points"},
@@ -87,6 +111,7 @@ _TEXTS: dict[str, dict[Language, str]] = {
     "of.days": {"en": "active days", "fr": "jours actifs"},
     "of.users": {"en": "active users", "fr": "utilisateurs actifs"},
     "of.features": {"en": "features", "fr": "fonctions"},
+    "of.events": {"en": "events", "fr": "événements"},
 }  # fmt: skip
 
 
@@ -110,6 +135,14 @@ def value_of(measure: Measure | None, value: float | None, language: Language) -
     match measure:
         case UsageTrend():
             return text("of_usual", language, n=percent(value, language))
+        case Stickiness() | Breadth() | Licences() | MrrTrend():
+            return percent(value, language)
+        case CoreActions():
+            return text("a_week", language, n=number(value, language))
+        case TimeToSolve():
+            return text("hours", language, n=number(value, language))
+        case Renewal():
+            return text("in_days", language, n=int(value))
         case UsageRecency() | LastTouch():
             return text("days_ago", language, n=int(value))
         case SurveyAnswers(of="csat"):
@@ -134,9 +167,8 @@ def why_changed(
     else:
         points = text("point" if abs(by) == 1 else "points", language, n=abs(by))
         head = text("fell" if by < 0 else "rose", language, by=points, score=after.score, band=band)
-    old, new = {p.measure: p for p in before.parts}, {p.measure: p for p in after.parts}
     causes = [
-        _cause(name, share, old.get(name), new.get(name), model, language)
+        _cause(name, share, before, after, model, language)
         for name, share in largest_first(shares)[:MOST_CAUSES]
         if abs(share) >= 0.05
     ]
@@ -144,14 +176,35 @@ def why_changed(
     return head + (colon + ", ".join(causes) if causes else "")
 
 
-def _cause(name: str, share: float, before: Part | None, after: Part | None, model: Model, language: Language) -> str:
-    measure = model.measures.get(name)
-    label = measure.label.to(language) if measure else name
-    now = value_of(measure, after.value if after else None, language)
-    then = value_of(measure, before.value if before else None, language)
-    said = now if now == then else text("was", language, now=now, before=then)
+def _cause(name: str, share: float, before: Score, after: Score, model: Model, language: Language) -> str:
     sign = "+" if share > 0 else "−"
-    return f"{label} {said} ({sign}{number(abs(share), language)})"
+    return f"{_what(name, before, after, model, language)} ({sign}{number(abs(share), language)})"
+
+
+def _what(name: str, before: Score, after: Score, model: Model, language: Language) -> str:
+    if name.startswith(CAP):
+        return _of_cap(name.removeprefix(CAP), before, after, model, language)
+    if name in (PROFILE, CONFIG, OVERRIDE):
+        return text(name, language, profile=after.profile)
+    old, new = _part(name, before), _part(name, after)
+    measure = model.measures.get(name)
+    now = value_of(measure, new.value if new else None, language)
+    then = value_of(measure, old.value if old else None, language)
+    said = now if now == then else text("was", language, now=now, before=then)
+    return f"{_label(name, model, language)} {said}"
+
+
+def _part(name: str, score: Score) -> Part | None:
+    return next((part for part in score.parts if part.measure == name), None)
+
+
+def _of_cap(name: str, before: Score, after: Score, model: Model, language: Language) -> str:
+    held, holds = dict(before.caps), dict(after.caps)
+    cap = model.caps.get(name)
+    label = cap.label.to(language) if cap else name
+    if name in holds:
+        return text("cap.on", language, at=number(holds[name], language), label=label)
+    return text("cap.off", language, at=number(held[name], language), label=label)
 
 
 def weakest(parts: Sequence[Part], model: Model, language: Language) -> str:

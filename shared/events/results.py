@@ -25,31 +25,53 @@ class Part(Event):
     as_of: AwareDatetime | None = None
 
 
+class CapOfScore(Event):
+    """A cap that holds: the score is at most `at`."""
+
+    cap: str
+    at: float
+
+
 class Score(Event):
-    """0 to 100, 100 = healthy; null below the coverage floor (band `unknown`)."""
+    """0 to 100, 100 = healthy; null below the coverage floor (band `unknown`).
+
+    `profile` is whose weights and scales were used, `uncapped` the exact score before `caps`.
+    """
 
     score: int | None
     band: Band
     exact: float | None
     coverage: float
     parts: tuple[Part, ...]
+    profile: str = "default"
+    profile_reason: str | None = None
+    uncapped: float | None = None
+    caps: tuple[CapOfScore, ...] = ()
 
 
 class ShareOfChange(Event):
-    """What one cause contributed to a change, in points; the shares sum to the change."""
+    """What one cause contributed to a change, in points; the shares sum to the change.
+
+    `kind`: a measure by its name, a cap, another profile or configuration, an override.
+    """
 
     cause: str
     points: float
+    kind: Literal["measure", "cap", "profile", "config", "override"] = "measure"
 
 
 class HealthScoreChanged(ResultEvent, type="health_score.changed"):
-    """An account's health score moved by at least a point, or into another band."""
+    """An account's health score moved by at least a point, or into another band.
+
+    `shown_band` stays until it is left for good; the bands of the scores are plain.
+    """
 
     account_id: Identifier
     previous: Score | None
     current: Score
     shares: tuple[ShareOfChange, ...]
     why: str
+    shown_band: Band | None = None
     baseline: bool = False
 
 
@@ -138,6 +160,7 @@ class AccountState(Event, type="account.state"):
     arr: Money | None
     notice_on: str | None
     as_of: AwareDatetime
+    shown_band: Band | None = None
 
 
 class RequestAnswered(ResultEvent, type="request.answered"):
