@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,12 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from aiokafka import ConsumerRecord
 
 from services.router import domain, store
 from services.router.classifier import an_index, classify
 from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
-from services.router.reader import CLOCK, REQUEST, RawEvent, raw_reader
+from services.router.reader import CLOCK, REQUEST, USAGE, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
 from services.router.store import Parked, ToPark, Understood
 from shared import topics
@@ -31,6 +31,7 @@ from shared.runtime.wire import (
     Headers,
     Outgoing,
     Own,
+    Record,
     Refused,
     event_headers,
     rfc3339,
@@ -78,6 +79,7 @@ class Router:
             for wire_type in known_types()
             if (domains := routing.events.get(short_name(wire_type)))
         }
+        self._of_use = self._outputs.get(USAGE, ())
         self._known_accounts: set[str] = set()
         self._accounts_of: dict[str, frozenset[str]] = {}
         self._live = False
@@ -91,8 +93,12 @@ class Router:
     async def handle(self, batch: Batch, unit: UnitOfWork) -> None:
         events: Sequence[RawEvent] = batch.signals  # type: ignore[assignment]
         plan = await self._load(events, unit)
+        routed: Counter[int] = Counter()
         for event in events:
-            if event.wire_type == REQUEST:
+            if event.data is None and self._is_settled(event):
+                self._copy(event, event.account_id, self._of_use, unit)  # type: ignore[arg-type]
+                routed[event.partition] += 1
+            elif event.wire_type == REQUEST:
                 await self._request(event, plan, unit)
             elif event.wire_type == CLOCK:
                 self._pass_on_clock(event, unit)
@@ -101,7 +107,20 @@ class Router:
                     plan.begins_life = True
                     await self._begin_life(event, unit)
                 self._event(event, plan, unit)
+        for partition, n in routed.items():
+            unit.count(partition, "routed", n)
         await self._save(plan, unit)
+
+    def _is_settled(self, event: RawEvent) -> bool:
+        """Whether nothing can be learnt from this use of the product: who it is about is known, and belongs there."""
+        account, user = event.account_id, event.user_id
+        return (
+            account in self._known_accounts
+            and (user is None or account in self._accounts_of.get(user, ()))
+            and (self._live or event.mode is not None)
+            and bool(self._of_use)
+            and not self.exclusions.rules
+        )
 
     async def _load(self, events: Sequence[RawEvent], unit: UnitOfWork) -> Plan:
         users: set[str] = set()
@@ -302,12 +321,11 @@ class Router:
     def _unpark(self, parked: Parked) -> RawEvent | Refused:
         """Read it once more; a newer version may refuse what an older one let wait."""
         row = parked.row
+        received_ms = int(row["broker_time"].timestamp() * 1000)
+        headers = unpack_headers(row["headers"])
         item = self.read(
-            ConsumerRecord(
-                row["topic"], parked.partition, row["record_offset"], int(row["broker_time"].timestamp() * 1000), 1,
-                None, row["value"], None, 0, len(row["value"]), tuple(unpack_headers(row["headers"])),
-            )
-        )  # fmt: skip
+            Record(row["topic"], parked.partition, row["record_offset"], received_ms, None, row["value"], headers)
+        )
         assert not isinstance(item, ClockMark)
         return item.signal if isinstance(item, Own) else item  # type: ignore[return-value]
 
@@ -348,7 +366,7 @@ class Router:
         if account_id not in self._known_accounts and account_id not in plan.accounts:
             plan.accounts[account_id] = None
         self._copy(event, account_id, outputs, unit)
-        if isinstance(event.data, inputs.AccountMerged) and event.data.merged_account_id != account_id:
+        if type(event.data) is inputs.AccountMerged and event.data.merged_account_id != account_id:
             self._copy(event, event.data.merged_account_id, outputs, unit)
         unit.count(event.partition, "routed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -30,7 +31,8 @@ from shared.runtime.wire import (
 )
 
 SOURCE = "hune"
-FUTURE_MS = 24 * 3600 * 1000
+HOUR_MS = 3600 * 1000
+FUTURE_MS = 24 * HOUR_MS
 USAGE = inputs.UsageTracked.wire_type()
 REQUEST = inputs.RequestMade.wire_type()
 CLOCK = inputs.ClockSet.wire_type()
@@ -137,13 +139,14 @@ def _read(record: Record, paths: tuple[str, ...]) -> RawEvent:
     value = record.value
     if not value:
         raise Poison("the record is empty")
-    headers = dict(record.headers) if record.headers else _NO_HEADERS
+    if not record.headers:
+        _refuse_unfit(value)
+        return _from_plain(record, value, _NO_HEADERS, paths)
+    headers = dict(record.headers)
     refuse_batch(headers)
     _refuse_unfit(value)
-    if not headers:
-        return _from_plain(record, value, headers, paths)
     if "ce_type" in headers or "ce_id" in headers:
-        return _binary(record, headers, paths)
+        return _binary(record, value, headers, paths)
     if b"cloudevents" in (headers.get("content-type") or b""):
         return _from_structured(record, value, headers, paths)
     return _from_plain(record, value, headers, paths)
@@ -156,13 +159,13 @@ def _refuse_unfit(value: bytes) -> None:
     if not value.isascii():
         value.decode()
     # Text that UTF-8 and PostgreSQL cannot hold: half of a surrogate pair (decoding raises), NUL.
-    if b"\\u" in value and _ESCAPES.search(value) and _NUL.search(msgspec.json.encode(_anything(value))):
+    if b"\\" in value and _ESCAPES.search(value) and _NUL.search(msgspec.json.encode(_anything(value))):
         raise Poison("the text holds a NUL character (\\u0000), which cannot be stored")
     if value.count(b"[") + value.count(b"{") > DEEP:
         from_json(value, allow_inf_nan=False)
 
 
-def _binary(record: Record, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
+def _binary(record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
     def need(name: str) -> str:
         header = headers.get(name)
         if not header:
@@ -174,36 +177,16 @@ def _binary(record: Record, headers: dict[str, bytes | None], paths: tuple[str, 
     time = headers.get("ce_time")
     own = headers.get("ce_owntime", time)
     own_time = own.decode() if own else None
-    return _build(
-        record,
-        headers,
-        paths,
-        wire_type=need("ce_type"),
-        id=need("ce_id"),
-        source=need("ce_source"),
-        own_time=own_time,
-        time=time.decode() if time else None,
-        value=record.value,
-        body=None,
-    )
+    wire_type, id, source = need("ce_type"), need("ce_id"), need("ce_source")
+    return _build(record, headers, paths, wire_type, id, source, own_time, time.decode() if time else None, value, None)
 
 
 def _from_structured(
     record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]
 ) -> RawEvent:
     event = _structured(value)
-    return _build(
-        record,
-        headers,
-        paths,
-        wire_type=event.type,
-        id=event.id,
-        source=event.source,
-        own_time=event.owntime or event.time,
-        time=event.time,
-        value=bytes(event.data) or b"{}",
-        body=None,
-    )
+    own_time, data = event.owntime or event.time, bytes(event.data) or b"{}"
+    return _build(record, headers, paths, event.type, event.id, event.source, own_time, event.time, data, None)
 
 
 def _from_plain(record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
@@ -213,19 +196,13 @@ def _from_plain(record: Record, value: bytes, headers: dict[str, bytes | None], 
     identity = body.id if body.id is not None else body.event_id or body.messageId
     if identity is None or identity == "":
         raise Poison("id is missing: give the event an `id` (or `event_id`, `messageId`)")
-    own_time = body.originalTimestamp or body.timestamp
-    default = REQUEST if record.topic.endswith("raw.requests.v1") else USAGE
+    time = None if body.timestamp is None else str(body.timestamp)
+    if body.type:
+        wire_type = wire_type_of(body.type)
+    else:
+        wire_type = REQUEST if record.topic.endswith("raw.requests.v1") else USAGE
     return _build(
-        record,
-        headers,
-        paths,
-        wire_type=wire_type_of(body.type) if body.type else default,
-        id=str(identity),
-        source=SOURCE,
-        own_time=None if own_time is None else str(own_time),
-        time=None if body.timestamp is None else str(body.timestamp),
-        value=value,
-        body=body,
+        record, headers, paths, wire_type, str(identity), SOURCE, body.originalTimestamp or time, time, value, body
     )
 
 
@@ -233,7 +210,6 @@ def _build(
     record: Record,
     headers: dict[str, bytes | None],
     paths: tuple[str, ...],
-    *,
     wire_type: str,
     id: str,
     source: str,
@@ -259,7 +235,9 @@ def _build(
     if account_id is None and paths:
         account_id = _named_account(value, paths)
     occurred_at = from_ms(record.timestamp) if time is None else moment(time)
-    if occurred_at.timestamp() * 1000 > record.timestamp + FUTURE_MS:
+    if occurred_at > _surely_past(record.timestamp // HOUR_MS) and (
+        occurred_at.timestamp() * 1000 > record.timestamp + FUTURE_MS
+    ):
         raise Poison(f"the event is dated {rfc3339(occurred_at)}, more than 24 hours after it was received")
     if isinstance(data, inputs.ClockSet):
         _check_clock(data, record.timestamp)
@@ -281,6 +259,12 @@ def _build(
         data,
         time if time is not None and time[-1:] == "Z" and time[10:11] == "T" else None,
     )
+
+
+@lru_cache(maxsize=1024)
+def _surely_past(hour: int) -> datetime:
+    """Up to this no time is too far ahead for what was received in that hour (since 1970)."""
+    return from_ms(hour * HOUR_MS + FUTURE_MS)
 
 
 def _word(headers: dict[str, bytes | None], name: str) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
@@ -66,6 +67,7 @@ def known_types() -> dict[str, type[Event]]:
     return dict(_registry)
 
 
+@lru_cache(maxsize=1024)
 def wire_type_of(name: str) -> str:
     """Give the wire type of a short name; a wire type stays as it is."""
     return name if name.startswith(WIRE_PREFIX) else f"{WIRE_PREFIX}{name}.v1"

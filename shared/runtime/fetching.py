@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.subscription_state import TopicPartitionState
 from aiokafka.record.default_records import _DefaultRecordBatchPy
@@ -26,6 +27,18 @@ UNREADABLE = "hune-unreadable"
 
 _LENGTH = struct.Struct(">i")
 _OVERHEAD = 12
+
+
+class Fetched(msgspec.Struct, gc=False):
+    """A record as the consumers of this process hand it out: what is used of aiokafka's, at a third of its cost."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class Unpacked(NamedTuple):
@@ -84,26 +97,19 @@ class Batch:
         return next(iter(self._batch))
 
     def __iter__(self) -> Iterator[Any]:
-        done = 0
         try:
-            for record in self._batch:
-                yield record
-                done += 1
-            return
+            return iter(list(self._batch))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-        yield from self._tolerantly(done, reason)
+            return iter(self._tolerantly(f"{type(error).__name__}: {error}"))
 
-    def _tolerantly(self, done: int, reason: str) -> Iterator[Unpacked]:
+    def _tolerantly(self, reason: str) -> list[Unpacked]:
         raw = bytes(self._raw)
         try:
-            records = unpack(raw)
+            return unpack(raw)
         except Exception as error:
             log.error("a batch cannot be unpacked", extra={"error": repr(error), "first": reason})
             headers: list[tuple[str, bytes | None]] = [(UNREADABLE, reason.encode("utf-8", "replace"))]
-            records = [Unpacked(self._batch.next_offset - 1, _timestamp(raw), 1, None, raw, headers)]
-            done = 0
-        yield from records[done:]
+            return [Unpacked(self._batch.next_offset - 1, _timestamp(raw), 1, None, raw, headers)]
 
 
 def unpack(raw: bytes) -> list[Unpacked]:
@@ -159,7 +165,12 @@ def _never_jump(self: Any, strategy: Any) -> None:
     _await_reset(self, strategy)
 
 
+def _fetched(self: Any, tp: Any, record: Any) -> Fetched:
+    return Fetched(tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
+
+
 def install() -> None:
     """Make the consumers of this process unpack so."""
+    fetcher.PartitionRecords._consumer_record = _fetched
     fetcher.MemoryRecords = Batches
     TopicPartitionState.await_reset = _never_jump

@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
-from aiokafka import ConsumerRecord
 
 from shared import db as database
 from shared.errors import Poison
@@ -423,16 +422,12 @@ class Lane:
 
 
 def _record_of(row: asyncpg.Record) -> Record:
-    return ConsumerRecord(
+    return Record(
         topic=row["topic"],
         partition=row["partition"],
         offset=row["record_offset"],
         timestamp=int(row["broker_time"].timestamp() * 1000),
-        timestamp_type=1,
         key=row["key"],
         value=row["value"],
-        checksum=None,
-        serialized_key_size=len(row["key"] or b""),
-        serialized_value_size=len(row["value"] or b""),
-        headers=tuple(unpack_headers(row["headers"])),
+        headers=unpack_headers(row["headers"]),
     )

@@ -54,7 +54,7 @@ class Relay:
         self._read_rows = read_rows
         self._interval = interval
         self._producer: AIOKafkaProducer | None = None
-        self._hand: deque[tuple[int, list[Outgoing]]] = deque()
+        self._hand: deque[tuple[int, int, list[Outgoing]]] = deque()  # (first seq, bytes, records)
         self._hand_bytes = 0
         self._wake = asyncio.Event()
         self._stopping = False
@@ -88,7 +88,7 @@ class Relay:
         self.head = first_seq + len(records) - 1
         size = sum(len(record.value) + 256 for record in records)
         if self._hand_bytes + size <= MOST_BYTES_IN_HAND:
-            self._hand.append((first_seq, records))
+            self._hand.append((first_seq, size, records))
             self._hand_bytes += size
         self._wake.set()
 
@@ -154,11 +154,11 @@ class Relay:
         rows: Rows = []
         count, after = 0, self.position
         while self._hand and count < MOST_RECORDS:
-            first, records = self._hand[0]
+            first, size, records = self._hand[0]
             if first > after + 1:
                 break
             self._hand.popleft()
-            self._hand_bytes -= sum(len(record.value) + 256 for record in records)
+            self._hand_bytes -= size
             if first == after + 1:
                 rows.append((first, records))
                 count += len(records)
@@ -177,10 +177,11 @@ class Relay:
         reach("before_publish")
         await producer.begin_transaction()
         batches: dict[tuple[str, int], list[Any]] = {}
+        now_ms = int(time.time() * 1000)
         for _, records in rows:
             for record in records:
-                _append(producer, batches, record)
-        _append(producer, batches, self._position_record(last))
+                _append(producer, batches, record, now_ms)
+        _append(producer, batches, self._position_record(last), now_ms)
         sent = []
         for (topic, partition), builders in batches.items():
             for builder in builders:
@@ -209,15 +210,17 @@ class Relay:
             log.info("producer did not stop cleanly", extra={"error": repr(error)})
 
 
-def _append(producer: AIOKafkaProducer, batches: dict[tuple[str, int], list[Any]], record: Outgoing) -> None:
+def _append(
+    producer: AIOKafkaProducer, batches: dict[tuple[str, int], list[Any]], record: Outgoing, now_ms: int
+) -> None:
     for topic in (record.topic, *record.also) if record.also else (record.topic,):
         builders = batches.get((topic, record.partition))
         if builders is None:
             builders = batches[topic, record.partition] = [producer.create_batch()]
         add = builders[-1].append
-        if add(timestamp=None, key=record.key, value=record.value, headers=record.headers) is None:
+        if add(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers) is None:
             builders.append(producer.create_batch())
-            builders[-1].append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
+            builders[-1].append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers)
 
 
 async def read_positions(bootstrap_servers: str, service: str, partitions: Sequence[int]) -> dict[int, int]:

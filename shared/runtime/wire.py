@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
-from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from shared.errors import Poison
@@ -16,10 +15,10 @@ from shared.events import model_of
 from shared.events.base import WIRE_PREFIX, Event
 from shared.events.inputs import ClockSet
 from shared.runtime.api import Signal
-from shared.runtime.fetching import UNREADABLE
+from shared.runtime.fetching import UNREADABLE, Fetched
 
 Headers = list[tuple[str, bytes]]
-Record: TypeAlias = "ConsumerRecord[Any, Any]"
+Record: TypeAlias = Fetched
 ROUTER_PARTITION = "ce_routerpartition"
 CLOCK_SOURCE = "hune.router"
 _NEEDED = ("ce_type", "ce_id", "ce_source", "ce_subject", "ce_time")
@@ -54,7 +53,7 @@ class ClockMark(NamedTuple):
     live: bool
 
 
-class Own(NamedTuple):
+class Own(msgspec.Struct, gc=False):
     """A signal with what identifies it: the client's own time, as sent."""
 
     record: Record
@@ -95,6 +94,7 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=4096)
 def from_ms(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
@@ -142,13 +142,14 @@ def signal_reader(fast: Mapping[str, Callable[[bytes], Event]]) -> Callable[[Rec
 def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -> Item:
     headers = dict(record.headers)
     get = headers.get
-    if not (get("ce_type") and get("ce_id") and get("ce_source") and get("ce_subject") and get("ce_time")):
+    named, id, source, subject, time = map(get, _NEEDED)
+    if not (named and id and source and subject and time):
         refuse_batch(headers)
         name = next(name for name in _NEEDED if not get(name))
         raise Poison(f"header {name} is missing or empty: this is not a CloudEvents record")
     if not record.value:
         raise Poison("the record is empty")
-    wire_type = headers["ce_type"].decode()
+    wire_type = named.decode()
     data = decoder_of(wire_type)(record.value)
     if type(data) is ClockSet:
         return _mark(record, headers, data)
@@ -159,11 +160,11 @@ def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -
         partition=record.partition,
         offset=record.offset,
         type=short_name(wire_type),
-        id=headers["ce_id"].decode(),
-        source=headers["ce_source"].decode(),
-        account_id=headers["ce_subject"].decode(),
+        id=id.decode(),
+        source=source.decode(),
+        account_id=subject.decode(),
         data=data,
-        occurred_at=moment_of(headers["ce_time"].decode()),
+        occurred_at=moment_of(time.decode()),
         received_at=from_ms(int(recorded) if recorded else record.timestamp),
         replay="ce_mode" in headers,
         run=run.decode() if run else None,
@@ -173,11 +174,11 @@ def _read(record: Record, decoder_of: Callable[[str], Callable[[bytes], Any]]) -
     return Own(record, signal, own_time.decode() if own_time else None)
 
 
-def _mark(record: Record, headers: Mapping[str, bytes], clock: ClockSet) -> ClockMark:
+def _mark(record: Record, headers: Mapping[str, bytes | None], clock: ClockSet) -> ClockMark:
     """Time is told by the router alone."""
     if headers["ce_source"] != CLOCK_SOURCE.encode():
         raise Poison("a clock record of somebody else's: only the router tells a worker the time")
-    return ClockMark(record, int(headers[ROUTER_PARTITION]), clock.run, clock.at, clock.live)
+    return ClockMark(record, int(headers[ROUTER_PARTITION] or b""), clock.run, clock.at, clock.live)
 
 
 def refuse_batch(headers: Mapping[str, bytes | None]) -> None:

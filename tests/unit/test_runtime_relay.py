@@ -31,7 +31,7 @@ class Producer:
 def appended(*records: Outgoing) -> dict[tuple[str, int], list[list[bytes]]]:
     batches: dict[tuple[str, int], list[Any]] = {}
     for record in records:
-        _append(Producer(), batches, record)
+        _append(Producer(), batches, record, 0)
     return {place: [builder.keys for builder in builders] for place, builders in batches.items()}
 
 
