@@ -85,6 +85,13 @@ class Traffic:
         chances = np.random.default_rng(self._seed + self.next_run()).random(len(account_ids))
         return [Chosen(name, chance) for name, chance in zip(account_ids, chances.tolist(), strict=True)]
 
+    def everybody(self, accounts: int) -> Iterator[Sent]:
+        """One use of the product by each user of each account: a day that has begun, with nobody new in it."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        for number in range(accounts):
+            for user in range(USERS_PER_ACCOUNT):
+                yield self.as_raw(self._one(account(number), now, 0.0, user))
+
     def draw(self, chosen: Sequence[Chosen]) -> Iterator[Drawn]:
         """The events, all of the last minute."""
         now = datetime.now(UTC).replace(microsecond=0)
@@ -137,9 +144,10 @@ class Traffic:
     def usage(self, account_id: str) -> Drawn:
         return self._one(account_id, datetime.now(UTC).replace(microsecond=0), 0.0)
 
-    def _one(self, account_id: str, now: datetime, chance: float) -> Drawn:
+    def _one(self, account_id: str, now: datetime, chance: float, user: int | None = None) -> Drawn:
         draw = self._random
-        user_id = f"u_{account_id}_{int(draw.random() * USERS_PER_ACCOUNT)}"
+        number = int(draw.random() * USERS_PER_ACCOUNT) if user is None else user
+        user_id = f"u_{account_id}_{number}"
         at = now - timedelta(milliseconds=int(draw.random() * 60_000))
         self._serial += 1
         type_, data = self._content(chance, account_id)
