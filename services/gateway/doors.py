@@ -12,7 +12,11 @@ from services.gateway.adapters.base import SEGMENT_WORDS, Door, Incoming, Opened
 
 def _open_segment(incoming: Incoming) -> Opened:
     envelope = segment.open_envelope(incoming.call, incoming.body)
-    return Opened(envelope.write_key, lambda at, limits: segment.read_events(envelope, at, limits))
+    return Opened(
+        envelope.write_key,
+        read=lambda at, limits: segment.read_events(envelope, at, limits),
+        quick=lambda at, limits: segment.read_records(envelope, at, limits),
+    )
 
 
 def _open_batch(incoming: Incoming) -> Opened:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ CHUNK_BYTES = 480 * 1024
 STALLED_SECONDS = 60.0
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
 WAVE = 2_000
+RECORD_OVERHEAD = 300
 SHORTLY_SECONDS = 0.01
 TOPICS = (topics.RAW_EVENTS.name, topics.RAW_REQUESTS.name)
 
@@ -91,7 +92,7 @@ class _Lane:
         self.task: asyncio.Task[None] | None = None
 
     def add(self, part: list[Record]) -> _Chunk:
-        size = sum(record.size for record in part)
+        size = sum([len(record.value) for record in part]) + RECORD_OVERHEAD * len(part)
         last = self.chunks[-1] if self.chunks else None
         if last is None or last.handed or last.size + size > CHUNK_BYTES:
             last = _Chunk(asyncio.get_running_loop().create_future())
@@ -185,7 +186,7 @@ class Ingest:
             return
         if self._queued >= self._queue_bytes:
             raise NotDurable("the queue to Kafka is full", certain=True)
-        size = sum([record.size for record in records])
+        size = sum([len(record.value) for record in records]) + RECORD_OVERHEAD * len(records)
         self._queued += size
         try:
             await self._publish(records, time.monotonic() + self._ack_seconds)
@@ -218,10 +219,11 @@ class Ingest:
             raise NotDurable("Kafka cannot be reached", certain=True) from None
 
     def _split(self, records: Sequence[Record]) -> list[tuple[_Lane, list[Record]]]:
-        parts: dict[tuple[str, int], list[Record]] = {}
+        parts: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
+        counts = self._partitions
         for record in records:
-            place = record.topic, _partition(record.key, self._partitions[record.topic])
-            parts.setdefault(place, []).append(record)
+            topic = record.topic
+            parts[topic, _partition(record.key, counts[topic])].append(record)
         split = []
         for place, part in parts.items():
             lane = self._lanes.get(place)
@@ -317,8 +319,8 @@ class Ingest:
     async def _send(self, producer: Any, lane: _Lane, chunk: _Chunk) -> None:
         chunk.handed = True
         try:
-            for builder in _batches(producer, chunk):
-                async with asyncio.timeout(STALLED_SECONDS):
+            async with asyncio.timeout(STALLED_SECONDS):
+                for builder in _batches(producer, chunk):
                     await (await producer.send_batch(builder, lane.topic, partition=lane.partition))
         except Exception as error:
             # aiokafka fails in many ways, some of them bare assertions. Whichever: a batch that failed may leave a
@@ -381,12 +383,13 @@ def _batches(producer: Any, chunk: _Chunk) -> list[Any]:
     """The chunk as batches that the producer takes; in practice one."""
     builders = [producer.create_batch()]
     now = int(time.time() * 1000)
+    append = builders[-1].append
     for part in chunk.parts:
         for record in part:
-            fields = {"timestamp": now, "key": record.key, "value": record.value, "headers": record.headers}
-            if builders[-1].append(**fields) is None:
+            if append(timestamp=now, key=record.key, value=record.value, headers=record.headers) is None:
                 builders.append(producer.create_batch())
-                builders[-1].append(**fields)  # the first record of a batch is taken whatever its size
+                append = builders[-1].append  # the first record of a batch is taken whatever its size
+                append(timestamp=now, key=record.key, value=record.value, headers=record.headers)
     return builders
 
 

@@ -15,28 +15,35 @@ agent, device, page and campaign stay out).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from services.gateway.canonical import (
+    MAX_ID,
     Canonical,
     MissingIds,
     OwnTime,
+    Record,
     Refused,
     account_hint,
     check_message,
     decode,
+    encode,
     identifier,
+    instant,
     mapping,
     membership_id,
     own_time,
+    plain_headers,
+    record_of,
     short_text,
     skewed,
 )
 from services.gateway.settings import MIB, Limits
+from shared.topics import RAW_EVENTS
 
 CALLS = ("track", "identify", "group", "page", "screen", "alias")
 BATCHES = ("batch", "import")
@@ -133,6 +140,122 @@ def read_events(envelope: Envelope, received_at: datetime, limits: Limits) -> li
         except Refused as refused:
             raise refused.at(index) from None
     return events
+
+
+class _Context(msgspec.Struct, gc=False, omit_defaults=True):
+    """What is passed on of a context; the rest is skipped while decoding."""
+
+    groupId: Any = None
+    locale: Any = None
+    timezone: Any = None
+    library: Any = None
+    app: Any = None
+    groups: Any = None
+
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+_MaybeId = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
+
+
+class _Track(msgspec.Struct, gc=False):
+    """A track call as SDKs send nearly all of them; one of another shape goes the long way."""
+
+    type: Literal["track"]
+    messageId: _Id
+    event: _Id
+    userId: _MaybeId | None = None
+    anonymousId: _MaybeId | None = None
+    properties: dict[str, Any] | None = None
+    timestamp: str | None = None
+    context: _Context | None = None
+    groups: dict[str, Any] | None = None
+    account_id: None = None
+    originalTimestamp: None = None
+    sentAt: None = None
+
+
+class _Used(msgspec.Struct, gc=False, omit_defaults=True):
+    """The data of its `usage.tracked`, in the order of `_body`."""
+
+    event: str
+    feature: str | None = None
+    product: str | None = None
+    properties: dict[str, Any] | None = None
+    user_id: str | None = None
+    timestamp: str | None = None
+    groups: dict[str, Any] | None = None
+    context: _Context | None = None
+
+
+_LEAST_BYTES_A_KEY = 4
+NO_SKEW = timedelta()
+_NO_CONTEXT = _Context()
+_track_of = msgspec.json.Decoder(_Track).decode
+_used_headers = plain_headers("usage.tracked")
+_RAW_EVENTS = RAW_EVENTS.name
+
+
+def read_records(envelope: Envelope, received_at: datetime, limits: Limits) -> list[Record]:
+    """What `read_events` gives, as records: ordinary track calls of a batch in one step, which costs a fifth.
+
+    Raises Refused with the index of the message that is at fault.
+    """
+    if envelope.kind is not None or envelope.context is not None or len(envelope.messages) > limits.batch_events:
+        return [record_of(event) for event in read_events(envelope, received_at, limits)]
+    _check_batch_size(envelope, limits)
+    sent_at = _sent_at(envelope.sent_at)
+    skew = received_at - sent_at if sent_at is not None else NO_SKEW
+    ids = MissingIds()
+    records: list[Record] = []
+    for index, raw in enumerate(envelope.messages):
+        record = quick_record(bytes(raw), skew, limits)
+        if record is not None:
+            records.append(record)
+            continue
+        try:
+            check_message(raw, limits)
+            events = _read(decode(raw, Message), raw, None, {}, sent_at, received_at, ids)
+            records.extend([record_of(event) for event in events])
+        except Refused as refused:
+            raise refused.at(index) from None
+    return records
+
+
+def quick_record(text: bytes, skew: timedelta, limits: Limits) -> Record | None:
+    """The record of an ordinary track call; None if it is another call or anything about it needs a closer look."""
+    if (
+        len(text) > limits.event_bytes
+        or text.count(b"{") + text.count(b"[") > limits.depth
+        or (len(text) > _LEAST_BYTES_A_KEY * limits.keys and text.count(b":") > limits.keys)
+    ):
+        return None
+    try:
+        call = _track_of(text)
+        own, occurred_at = call.timestamp or None, None
+        if own is not None:
+            at = datetime.fromisoformat(own)
+            occurred_at = instant((at if at.tzinfo is not None else at.replace(tzinfo=UTC)) + skew)
+    except (ValueError, OverflowError, RecursionError):
+        return None
+    user = call.userId or call.anonymousId
+    if not user:
+        return None
+    properties, context, groups = call.properties, call.context, call.groups
+    feature = product = None
+    if properties:
+        if "feature" in properties:
+            feature = short_text(properties["feature"])
+        if "product" in properties:
+            product = short_text(properties["product"])
+    if context is not None:
+        if groups is None and context.groups is not None:
+            groups = context.groups if isinstance(context.groups, dict) else None
+        context.groups = None
+        if context == _NO_CONTEXT:
+            context = None
+    used = _Used(call.event, feature, product, properties or None, user, own, groups or None, context)
+    headers = _used_headers(call.messageId, own, occurred_at)
+    return Record(_RAW_EVENTS, user.encode(), encode(used), headers)
 
 
 def _check_batch_size(envelope: Envelope, limits: Limits) -> None:

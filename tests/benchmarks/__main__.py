@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [--quick] [NAME …]`: measure, print, and write docs/benchmarks.
 
-NAME is one of router, health, memory, thin, latency, accounts, dedupe; without any it is all of them.
+NAME is one of router, health, memory, thin, latency, accounts, dedupe, gateway; without any it is all of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from devstack.stack import Stack
-from tests.benchmarks import accounts, dedupe, latency, report, thin, throughput
+from tests.benchmarks import accounts, dedupe, gateway, latency, report, thin, throughput
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Machine, Outcome
 
-NAMES = ("router", "health", "memory", "thin", "latency", "accounts", "dedupe")
+NAMES = ("router", "health", "memory", "thin", "latency", "accounts", "dedupe", "gateway")
 ON_A_BACKLOG = {"router", "health", "memory"}
 
 
@@ -52,6 +52,8 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: 
             found(await latency.measure(lab, latency.QUICK if quick else latency.FULL, say))
         if "dedupe" in chosen:
             found(await dedupe.measure(lab, backlog, dedupe.QUICK if quick else dedupe.FULL, say))
+        if "gateway" in chosen:
+            found(await gateway.measure(lab, gateway.QUICK if quick else gateway.FULL, say))
     finally:
         await lab.close()
     if "accounts" in chosen:
