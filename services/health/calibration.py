@@ -15,7 +15,7 @@ FOLDS = 5
 SEED = 7
 STEPS = 10
 MOST_ROUNDS = 60
-CLOSE = 1e-10
+CLOSE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,11 @@ def logistic(columns: Floats, left: Bools, ridge: float = 1e-6) -> Floats:
         gradient = design.T @ (chances - outcome) + penalty * slopes
         curvature = design.T @ (design * (chances * (1 - chances))[:, None]) + np.diag(penalty + 1e-12)
         step = np.linalg.solve(curvature, gradient)
-        length = 1.0
-        while _cost(design, outcome, penalty, slopes - length * step) > cost and length > 1e-6:
+        length, before = 1.0, cost
+        while (cost := _cost(design, outcome, penalty, slopes - length * step)) > before and length > 1e-6:
             length /= 2
         slopes = slopes - length * step
-        before, cost = cost, _cost(design, outcome, penalty, slopes)
-        if before - cost <= CLOSE * (1 + abs(cost)):
+        if np.abs(step).max() <= CLOSE * (1 + np.abs(slopes).max()):
             break
     return slopes
 

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cli.backtest import command, read_table
+from cli.backtest import command
+from cli.backtest_table import read_table
 from services.health import backtest, calibration, fitting, tables
 from services.health.backtest import Sample
 from services.health.fitting import Group, Proposal
