@@ -14,8 +14,9 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
+from shared.access import refuse_wrong_access
 from shared.errors import Misconfigured, Transient
-from shared.kafka import CLIENT_NAME
+from shared.kafka import client_options
 
 Partition = tuple[str, int]
 
@@ -35,7 +36,7 @@ class Offsets:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._servers = bootstrap_servers
-        self._client: Any = AIOKafkaClient(bootstrap_servers=bootstrap_servers, client_id=CLIENT_NAME)
+        self._client: Any = AIOKafkaClient(**client_options(bootstrap_servers))
         self._learning = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -45,6 +46,7 @@ class Offsets:
             await self._client.bootstrap()
         except KafkaError as error:
             await self._client.close()
+            await refuse_wrong_access(self._servers)
             raise Transient(f"Kafka does not answer at {self._servers}: {error}") from error
         return self
 

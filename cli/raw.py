@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from shared import ids, topics
+from shared.access import refuse_wrong_access
 from shared.errors import Misconfigured, Transient
 from shared.events.inputs import ClockSet
 from shared.kafka import MAX_RECORD_BYTES, producer_options
@@ -106,6 +107,7 @@ async def open_writer(bootstrap_servers: str, partitions: int) -> AsyncIterator[
         await producer.start()
     except KafkaError as error:
         await producer.stop()
+        await refuse_wrong_access(bootstrap_servers)
         raise Transient(f"Kafka does not answer at {bootstrap_servers}: {error}") from error
     try:
         cluster = await producer.client.fetch_all_metadata()

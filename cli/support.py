@@ -92,6 +92,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(work)
     except asyncpg.UndefinedTableError as error:
         raise Misconfigured(f"{error}; `hune up` makes the tables of every service") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Misconfigured(f"{error}; `hune db roles` says which role may do what") from error
     except (asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError, OSError) as error:
         raise Transient(f"PostgreSQL does not answer: {error or type(error).__name__}; `hune status`") from error
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 import click
 from aiokafka.errors import KafkaError
@@ -12,6 +13,7 @@ from cli.support import control_url, load_installation, run
 from shared import db, topics
 from shared.errors import Transient
 from shared.kafka import apply_topics
+from shared.settings import Settings
 
 PAUSE_S = 0.5
 
@@ -56,6 +58,25 @@ def list_(json_: bool) -> None:
         for topic in topics.ALL
     ]
     click.echo(output.table(lines))
+
+
+@command.command("acls")
+@click.option("--prefix", default="hune-", show_default=True, help="What users are called, before the service's name.")
+@click.option("--apply", "apply_", is_flag=True, help="Give the rights instead of printing them.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object a line.")
+def acls_(prefix: str, apply_: bool, json_: bool) -> None:
+    """What each service may do in Kafka: print it for kafka-acls.sh, or have it so."""
+    from shared.acls import acls, apply_acls
+
+    if apply_:
+        servers = Settings.from_env().kafka_bootstrap_servers
+        click.echo(f"{run(apply_acls(servers, prefix))} rights are there")
+        return
+    for acl in acls():
+        if json_:
+            click.echo(output.json_line({**asdict(acl), "principal": acl.principal(prefix)}))
+        else:
+            click.echo(acl.command(prefix))
 
 
 async def _apply(replicas: int, patience: float) -> list[str]:

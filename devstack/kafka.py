@@ -51,6 +51,7 @@ class Kafka:
     """A broker whose data, ports and log belong to one home."""
 
     name = "kafka"
+    format_options: tuple[str, ...] = ()
 
     def __init__(self, home: Path, port: int, controller_port: int, class_path: str) -> None:
         self.port = port
@@ -86,7 +87,7 @@ class Kafka:
         shutil.rmtree(draft, ignore_errors=True)
         self._write_properties(draft)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._properties)
+        tool = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties), *self.format_options)
         with processes.open_log(self.log) as log:
             self._formatting = processes.spawn(
                 [self._java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path, *tool], log=log
@@ -123,14 +124,16 @@ class Kafka:
     def _draft(self) -> Path:
         return self._data.with_name("kafka.new")
 
-    def _write_properties(self, data: Path) -> None:
-        settings = SETTINGS | {
+    def _settings(self, data: Path) -> dict[str, object]:
+        return SETTINGS | {
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
             "log.dirs": data,
         }
-        self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+
+    def _write_properties(self, data: Path) -> None:
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings(data).items()))
 
 
 def knows_a_broker(host: str, port: int, timeout: float = 1.0) -> bool:

@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from shared import topics
+from shared.access import Access, refuse_wrong_access
 from shared.errors import Misconfigured
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 CLIENT_NAME = "hune"
 
 
+def client_options(bootstrap_servers: str) -> dict[str, Any]:
+    """What every client of ours is set to: where Kafka is, and how it is reached."""
+    return {"bootstrap_servers": bootstrap_servers, "client_id": CLIENT_NAME, **Access.from_env().options()}
+
+
 def producer_options(bootstrap_servers: str) -> dict[str, Any]:
     """What every producer of ours is set to; acks=all and idempotence are not aiokafka's defaults."""
     return {
-        "bootstrap_servers": bootstrap_servers,
-        "client_id": CLIENT_NAME,
+        **client_options(bootstrap_servers),
         "acks": "all",
         "enable_idempotence": True,
         "max_batch_size": 512 * 1024,
@@ -30,8 +35,7 @@ def producer_options(bootstrap_servers: str) -> dict[str, Any]:
 def consumer_options(bootstrap_servers: str) -> dict[str, Any]:
     """What every consumer of ours is set to; `earliest` and `read_committed` are not aiokafka's defaults."""
     return {
-        "bootstrap_servers": bootstrap_servers,
-        "client_id": CLIENT_NAME,
+        **client_options(bootstrap_servers),
         "auto_offset_reset": "earliest",
         "isolation_level": "read_committed",
         "enable_auto_commit": False,
@@ -52,8 +56,12 @@ async def apply_topics(bootstrap_servers: str, partitions: int, replicas: int = 
 
     Raises Misconfigured when a topic exists with another number of partitions.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, client_id=CLIENT_NAME)
-    await admin.start()
+    admin = AIOKafkaAdminClient(**client_options(bootstrap_servers))
+    try:
+        await admin.start()
+    except KafkaError:
+        await refuse_wrong_access(bootstrap_servers)
+        raise
     try:
         existing = set(await admin.list_topics())
         missing = [topic for topic in topics.ALL if topic.name not in existing]

@@ -14,6 +14,8 @@ from faststream.asgi import AsgiFastStream, AsgiResponse
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import make_asgi_app
 
+from shared.access import refuse_wrong_access
+from shared.kafka import client_options
 from shared.observability import logs
 from shared.runtime.api import Worker
 from shared.runtime.service import Runtime
@@ -50,10 +52,14 @@ async def _serve(worker: Worker, settings: Settings) -> None:
 
 
 async def _until_kafka_answers(bootstrap_servers: str) -> None:
-    """Wait for Kafka likewise: processes that die and start again take the time that its recovery needs."""
+    """Wait for Kafka likewise: processes that die and start again take the time that its recovery needs.
+
+    Raises Misconfigured when it answers and does not let us in.
+    """
     delay = 0.2
     while True:
-        client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, client_id="hune")
+        await refuse_wrong_access(bootstrap_servers)
+        client = AIOKafkaClient(**client_options(bootstrap_servers))
         try:
             await client.bootstrap()
             return

@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 
 from shared import db as database
 from shared import topics
+from shared.access import Access
 from shared.db import installation
 from shared.errors import Misconfigured, Transient
 from shared.observability import metrics
@@ -60,6 +61,7 @@ class Runtime:
         self.broker = KafkaBroker(
             settings.kafka_bootstrap_servers,
             client_id="hune",
+            security=Access.from_env().faststream(),
             allow_auto_create_topics=False,
             consumer_only=True,
             graceful_timeout=5,
