@@ -22,13 +22,10 @@ POOL_SIZE = 4
 NEEDED = {
     model.type_name
     for model in (
-        results.AlertOpened,
-        results.AlertEscalated,
-        results.AlertResolved,
-        ops.TouchpointDue,
-        ops.AccountSegmented,
+        results.AlertOpened, results.AlertEscalated, results.AlertReminded, results.AlertResolved,
+        results.AlertAcknowledged, results.AlertSnoozed, ops.TouchpointDue, ops.AccountSegmented,
     )
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

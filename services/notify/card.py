@@ -54,8 +54,9 @@ class Card:
         lines.append(say("opened", at=self._moment(episode.opened_at)))
         if episode.acknowledged_by:
             lines.append(say("acknowledged", by=one_line(episode.acknowledged_by)))
-        if episode.snoozed_until is not None and episode.is_open:
-            lines.append(say("snoozed", at=self._moment(episode.snoozed_until)))
+        if episode.snoozed and episode.is_open:
+            until = episode.snoozed_until
+            lines.append(say("snoozed", at=self._moment(until)) if until else say("hushed"))
         if episode.resolved_at is not None:
             lines.append(say("resolved", at=self._moment(episode.resolved_at)))
         return lines

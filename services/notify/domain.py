@@ -275,8 +275,8 @@ def _opening(
         found.suppress.append((row, f"muted: {muted_by[episode.alert_id]} is open"))
     elif row.due_at > now:
         found.wait(row.due_at)
-    elif episode.snoozed_until is not None and episode.snoozed_until > now:
-        found.later.append((row, episode.snoozed_until, row.mode))
+    elif episode.snoozed:  # once that is over, a reminder tells of it
+        found.suppress.append((row, "snoozed before it was told"))
     elif quiet is not None and not urgent:
         found.later.append((row, quiet, row.mode))
     elif row.mode != "single":

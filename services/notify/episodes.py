@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 SEVERITIES = ("low", "medium", "high", "critical")
-What = Literal["opened", "escalated", "resolved", "acknowledged", "snoozed"]
+What = Literal["opened", "escalated", "reminded", "resolved", "acknowledged", "snoozed"]
 MOST_HISTORY = 50
 
 
@@ -78,6 +78,7 @@ class Episode:
     version: int = 1
     resolved_at: datetime | None = None
     acknowledged_by: str | None = None
+    snoozed: bool = False
     snoozed_until: datetime | None = None
     history: tuple[Step, ...] = ()
 
@@ -94,10 +95,8 @@ def told(episode: Episode | None, said: Said) -> Episode | None:
         return None
     if said.what == "opened" or not episode.is_open:
         return None
-    if said.what == "snoozed" and said.until is None:
-        return None
     version = episode.version + 1
-    severity = said.severity if said.what in ("escalated",) else episode.severity
+    severity = said.severity if said.what == "escalated" else episode.severity
     step = Step(version, said.what, said.at, severity, said.why, said.by, said.event_id)
     after = replace(episode, version=version, history=(*episode.history, step)[-MOST_HISTORY:])
     match said.what:
@@ -109,14 +108,18 @@ def told(episode: Episode | None, said: Said) -> Episode | None:
                 why=said.why,
                 next_step=said.next_step,
                 evidence=said.evidence,
+                baseline=episode.baseline and said.baseline,
+                snoozed=False,
                 snoozed_until=None,
             )
+        case "reminded":
+            return replace(after, snoozed=False, snoozed_until=None)
         case "resolved":
             return replace(after, state="resolved", resolved_at=said.at)
         case "acknowledged":
             return replace(after, acknowledged_by=said.by or "somebody")
         case _:
-            return replace(after, snoozed_until=said.until)
+            return replace(after, snoozed=True, snoozed_until=said.until)
 
 
 def _opened(said: Said) -> Episode:

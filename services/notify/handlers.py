@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from services.notify import domain, episodes, store
 from services.notify.domain import Places
-from services.notify.episodes import Account, Change, Episode, Said, Touch
+from services.notify.episodes import Account, Change, Episode, Said, Touch, What
 from services.notify.settings import Notify
 from services.notify.store import Facet, NewRow
-from shared.db import columns
 from shared.ids import derived_id
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
@@ -24,19 +23,9 @@ from shared.team import Team
 SERVICE = "notify"
 NOWHERE = "none"
 NO_USE = "needed for no message"
-OPENING = {"alert.opened": "opened", "alert.escalated": "escalated", "alert.resolved": "resolved"}
-ACTIONS = {"alert.acknowledge": "acknowledged", "alert.snooze": "snoozed", "alert.resolve": "resolved"}
+TELLING = ("opened", "escalated", "reminded")
+"""After these somebody is to hear of an episode who has not been told of it on its own."""
 SHARES = 8
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """As much of an answer as notify reads: what became of a button."""
-
-    request_id: str
-    demand: str
-    occurred_at: datetime
-    account_id: str | None = None
-    answer: dict[str, Any] = {}
 
 
 class State(msgspec.Struct, frozen=True):
@@ -46,6 +35,7 @@ class State(msgspec.Struct, frozen=True):
     name: str | None = None
     score: int | None = None
     band: str | None = None
+    shown_band: str | None = None
     segment: str | None = None
     stage: str | None = None
     owner: str | None = None
@@ -64,12 +54,13 @@ class _Share(msgspec.Struct, frozen=True):
     points: float
 
 
-class Moved(msgspec.Struct, frozen=True):
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """As much of a change of score as a message tells."""
 
     current: _Score
     previous: _Score | None
     why: str
+    shown_band: str | None = None
     computed_at: datetime
     cause_ids: tuple[str, ...] = ()
     shares: tuple[_Share, ...] = ()
@@ -81,7 +72,6 @@ class Inbox:
     said: list[Said] = field(default_factory=list)
     quiet: set[str] = field(default_factory=set)
     """Events that must not act outside."""
-    ratings: list[tuple[str, str, str | None, bool, datetime, int]] = field(default_factory=list)
 
 
 class Handlers:
@@ -100,8 +90,6 @@ class Handlers:
             await store.save_facets(unit.db, facet, rows)
         if inbox.said:
             await self._follow(inbox, unit)
-        if inbox.ratings:
-            await unit.db.execute(store.SAVE_RATINGS, *columns(inbox.ratings, 6))
 
     async def _follow(self, inbox: Inbox, unit: UnitOfWork) -> None:
         """Bring the episodes forward and add to the ledger what is to be told of them."""
@@ -123,7 +111,7 @@ class Handlers:
         hurry: list[str] = []
         for said, episode in news:
             rows += self._rows(said, episode, accounts[episode.account_id], told, now, inbox.quiet, cold)
-            if said.what == "escalated":
+            if said.what in ("escalated", "reminded"):
                 hurry.append(episode.alert_id)
         await store.add_deliveries(unit.db, rows)
         await unit.db.execute(store.LOOK_NOW, sorted({row[1] for row in rows if row[7] == "pending"}))
@@ -148,7 +136,7 @@ class Handlers:
             rows.append((id, place, what, episode.alert_id, episode.account_id, episode.version, episode.partition,
                          state, mode, reason, now + timedelta(seconds=wait)))  # fmt: skip
 
-        if said.what in ("opened", "escalated"):
+        if said.what in TELLING:
             silent = self._silence(said, episode, now, quiet, cold)
             if said.what == "opened" and (silent or not self.places.any):
                 add(NOWHERE, "open", silent or (domain.BASELINE if episode.baseline else domain.NO_SINK))
@@ -160,18 +148,18 @@ class Handlers:
                 mode, wait = ("cold", self.rules.cold_start_wait_seconds) if episode.baseline else ("single", None)
                 for place in (place for place in places if place not in here):
                     wait_here = self.rules.group_wait_seconds if wait is None else wait
-                    add(place, "open", mode=mode, wait=0.0 if said.what == "escalated" else wait_here)
+                    add(place, "open", mode=mode, wait=wait_here if said.what == "opened" else 0.0)
         if said.what != "opened":
             for place in sorted(here):
                 add(place, "update")
-                if said.what in ("escalated", "resolved"):
+                if said.what in ("escalated", "reminded", "resolved"):
                     add(place, "thread")
         here |= {row[1] for row in rows if row[7] == "pending"}
         return rows
 
     def _silence(self, said: Said, episode: Episode, now: datetime, quiet: set[str], cold: bool) -> str | None:
         """Why nobody is to be told at all."""
-        if episode.baseline:
+        if said.baseline or (said.what == "opened" and episode.baseline):
             return None if cold and said.what == "opened" else domain.BASELINE
         old = now - (said.computed_at or said.at) > timedelta(hours=self.rules.old_after_hours)
         return domain.OLD if old or said.event_id in quiet else None
@@ -182,10 +170,12 @@ def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
     data: Any = signal.data
     where = (signal.account_id, signal.partition)
     match signal.type:
-        case "alert.opened" | "alert.escalated" | "alert.resolved":
+        case "alert.opened" | "alert.escalated" | "alert.reminded" | "alert.resolved":
             inbox.said.append(_said(signal))
             if unit.quiet(signal):
                 inbox.quiet.add(signal.id)
+        case "alert.acknowledged" | "alert.snoozed":
+            inbox.said.append(_done(signal))
         case "account.state":
             inbox.facets["state"].append((*where, msgspec.to_builtins(data), data.as_of))
         case "health_score.changed":
@@ -196,47 +186,35 @@ def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
         case "account.segmented":
             cover = {"segment": data.segment, "coverage": data.coverage, "csm": data.csm}
             inbox.facets["cover"].append((*where, cover, data.computed_at))
-        case "request.answered":
-            return _sort_answer(signal, inbox)
         case _:
             return False
     return True
 
 
-def _sort_answer(signal: Signal, inbox: Inbox) -> bool:
-    """What became of a button."""
-    data: Answered = signal.data
-    answer = data.answer
-    alert_id = answer.get("alert_id")
-    if not isinstance(alert_id, str) or data.account_id is None:
-        return False
-    who = next((str(answer[name]) for name in ("by", "user_id", "slack_user_id") if answer.get(name)), None)
-    if data.demand == "alert.rate" and isinstance(answer.get("useful"), bool):
-        inbox.ratings.append((data.request_id, alert_id, who, answer["useful"], data.occurred_at, signal.partition))
-        return True
-    what = ACTIONS.get(data.demand)
-    if what is None or what == "resolved":  # the alert's own end is told on its topic
-        return False
-    inbox.said.append(
-        Said(data.request_id, what, alert_id, data.account_id, signal.partition, data.occurred_at,  # type: ignore[arg-type]
-             by=who, until=_time(answer.get("until") or answer.get("snoozed_until")))
-    )  # fmt: skip
-    return True
+def _done(signal: Signal) -> Said:
+    """What a person did about an alert."""
+    data: Any = signal.data
+    return Said(
+        event_id=signal.id,
+        what=_what(signal),
+        alert_id=data.alert_id,
+        account_id=signal.account_id,
+        partition=signal.partition,
+        at=data.occurred_at,
+        by=data.by,
+        until=getattr(data, "until", None),
+    )
 
 
-def _time(value: object) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else None
+def _what(signal: Signal) -> What:
+    return cast(What, signal.type.removeprefix("alert."))
 
 
 def _said(signal: Signal) -> Said:
     data: Any = signal.data
     return Said(
         event_id=signal.id,
-        what=OPENING[signal.type],  # type: ignore[arg-type]
+        what=_what(signal),
         alert_id=data.alert_id,
         account_id=signal.account_id,
         partition=signal.partition,
@@ -252,6 +230,7 @@ def _said(signal: Signal) -> Said:
         baseline=getattr(data, "baseline", False),
         cause_ids=tuple(data.cause_ids),
         computed_at=data.computed_at,
+        by=getattr(data, "by", None),
     )
 
 
@@ -261,7 +240,7 @@ def _change(moved: Moved) -> Change:
         before=before.score if before else None,
         before_band=before.band if before else None,
         after=moved.current.score,
-        after_band=moved.current.band,
+        after_band=moved.shown_band or moved.current.band,
         why=moved.why,
         shares=tuple((share.cause, share.points) for share in moved.shares[:SHARES]),
         coverage=moved.current.coverage,
@@ -277,7 +256,6 @@ def unread(body: bytes) -> None:
 def decoders(reads: Mapping[str, Any], needed: Collection[str]) -> dict[str, Any]:
     """Decoders of wire types: small ones where a message needs little, none where it needs nothing."""
     small = {
-        "request.answered": msgspec.json.Decoder(Answered).decode,
         "account.state": msgspec.json.Decoder(State).decode,
         "health_score.changed": msgspec.json.Decoder(Moved).decode,
     }

@@ -1,4 +1,4 @@
-"""What the command line reads of notify: the ledger, the standing of places, and how useful alerts were."""
+"""What the command line reads of notify: the ledger, and the standing of places."""
 
 from __future__ import annotations
 
@@ -19,17 +19,6 @@ DELIVERIES = """
      where created_at <= $1 and ($2::timestamptz is null or created_at >= $2)
      order by created_at, delivery_id
 """
-TOLD = """
-    select e.rule, count(distinct d.alert_id) as told
-      from notify.deliveries d join notify.episodes e using (alert_id)
-     where (d.state = 'sent' or d.digest_id is not null) and d.what = 'open' and d.created_at <= $1 group by e.rule
-"""
-RATED = """
-    select rule, count(*) as rated, count(*) filter (where useful) as useful from (
-        select distinct on (alert_id, who) rule, useful from notify_api.ratings_v1 where at <= $1
-         order by alert_id, who, at desc, request_id desc) as latest
-     where rule is not null group by rule
-"""
 
 
 async def export_deliveries(
@@ -38,23 +27,6 @@ async def export_deliveries(
     """One row per line of the ledger that was there at `as_of` (from `since` on), as it stands now."""
     rows = await _fetch(dbs[0], DELIVERIES, as_of, options.get("since"))
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
-
-
-async def export_ratings(
-    dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Per rule: alerts told, ratings (the latest of each person and alert), and the share useful; null without any."""
-    told = {row["rule"]: row["told"] for row in await _fetch(dbs[0], TOLD, as_of)}
-    rated = {row["rule"]: row for row in await _fetch(dbs[0], RATED, as_of)}
-    found = []
-    for rule in sorted({*told, *rated}):
-        row = rated.get(rule)
-        n, useful = (row["rated"], row["useful"]) if row else (0, 0)
-        share = round(useful / n, 6) if n else None
-        reason = None if n else "nobody has rated an alert of this rule"
-        found.append({"rule": rule, "told": told.get(rule, 0), "rated": n, "useful": useful, "share_useful": share,
-                      "reason": reason})  # fmt: skip
-    return found
 
 
 async def standing(db: Connection) -> list[dict[str, Any]]:
@@ -83,4 +55,4 @@ def _plain(value: Any) -> Any:
     return instant(value) if isinstance(value, datetime) else value
 
 
-EXPORTS = {"deliveries": export_deliveries, "alert_ratings": export_ratings}
+EXPORTS = {"deliveries": export_deliveries}

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast, get_args
 from zoneinfo import ZoneInfo
@@ -73,6 +73,7 @@ class Sender:
         self.wake = wake or asyncio.Event()
         self._reach = reach
         self._busy: dict[str, asyncio.Task[bool]] = {}
+        self._names = {f"slack:{person.slack_id}": person.name for person in team.people if person.slack_id}
         self._people = {f"slack:{person.slack_id}": person for person in team.people if person.slack_id}
         self._channels = {destination_of(name, channel): channel for name, channel in rules.channels.items()}
         self._observed_at = 0.0
@@ -213,6 +214,7 @@ class Sender:
             about = await store.list_members(db, row.delivery_id)
         else:
             about = [episodes[row.alert_id or ""]]
+        about = [self._with_names(episode) for episode in about]
         accounts = await store.load_accounts(db, {episode.account_id for episode in about})
         cards = tuple(
             Card(episode, accounts[episode.account_id], reader.language, place.now, reader.zone) for episode in about
@@ -256,6 +258,11 @@ class Sender:
             return blocks.of_step(card, (steps or [card.episode.history[-1]])[0])
         note = wording.text("again", language) if row.reason == "unclear" and row.what == "open" else ""
         return blocks.of_card(card, self.console_url, note)
+
+    def _with_names(self, episode: Episode) -> Episode:
+        """Whoever pressed a button in Slack by their name in the team."""
+        by = episode.acknowledged_by or ""
+        return replace(episode, acknowledged_by=self._names[by]) if by in self._names else episode
 
     def reader(self, destination: str) -> Reader:
         """Who reads there, by team and configuration."""

@@ -23,16 +23,17 @@ SAVE_FACET = """
      where known.{facet}_at is null or known.{facet}_at <= excluded.{facet}_at
 """
 EPISODE = """alert_id, account_id, partition, service, rule, kind, severity, title, why, next_step, evidence, opened_at,
-             computed_at, cause_ids, baseline, state, version, resolved_at, acknowledged_by, snoozed_until, history"""
+             computed_at, cause_ids, baseline, state, version, resolved_at, acknowledged_by, snoozed, snoozed_until,
+             history"""
 LOAD_EPISODES = f"select {EPISODE} from notify.episodes where alert_id = any($1::text[])"
 SAVE_EPISODES = f"""
     insert into notify.episodes ({EPISODE})
     select * from jsonb_populate_recordset(null::notify.episodes, $1::jsonb)
     on conflict (alert_id) do update
        set severity = excluded.severity, title = excluded.title, why = excluded.why, next_step = excluded.next_step,
-           evidence = excluded.evidence, state = excluded.state, version = excluded.version,
-           resolved_at = excluded.resolved_at, acknowledged_by = excluded.acknowledged_by,
-           snoozed_until = excluded.snoozed_until, history = excluded.history
+           evidence = excluded.evidence, baseline = excluded.baseline, state = excluded.state,
+           version = excluded.version, resolved_at = excluded.resolved_at, acknowledged_by = excluded.acknowledged_by,
+           snoozed = excluded.snoozed, snoozed_until = excluded.snoozed_until, history = excluded.history
 """
 LIST_OPEN_RULES = """
     select account_id, rule from notify.episodes where account_id = any($1::text[]) and state = 'open' and not baseline
@@ -56,14 +57,6 @@ PUT_OFF_COLD = """
 HURRY = """
     update notify.deliveries set mode = 'single', due_at = least(due_at, $2)
      where alert_id = any($1::text[]) and what = 'open' and state = 'pending'
-"""
-SAVE_RATINGS = """
-    insert into notify.ratings (request_id, alert_id, rule, who, useful, at, partition)
-    select r.request_id, r.alert_id, e.rule, r.who, r.useful, r.at, r.partition
-      from unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[], $6::int[])
-        as r (request_id, alert_id, who, useful, at, partition)
-      left join notify.episodes e using (alert_id)
-    on conflict do nothing
 """
 
 # -- the sender's ----------------------------------------------------------------------------
@@ -197,6 +190,7 @@ def _account(row: Mapping[str, Any]) -> Account:
     said = {
         name: state.get(name) for name in ("name", "score", "band", "segment", "stage", "owner", "arr", "notice_on")
     }
+    said["band"] = state.get("shown_band") or said["band"]
     said["owner"] = said["owner"] or cover.get("csm")
     said["segment"] = said["segment"] or cover.get("segment")
     return Account(

@@ -26,6 +26,8 @@ _TEXTS: dict[str, dict[Language, str]] = {
     "escalated.said": {"en": "Now {severity}: {title}", "fr": "Désormais {severity} : {title}"},
     "acknowledged": {"en": "acknowledged by {by}", "fr": "prise en charge par {by}"},
     "snoozed": {"en": "snoozed until {at}", "fr": "en pause jusqu'au {at}"},
+    "hushed": {"en": "snoozed until it changes", "fr": "en pause jusqu'à un changement"},
+    "reminded.said": {"en": "Still there: {title}", "fr": "Toujours là : {title}"},
     "by": {"en": "{at} by {by}", "fr": "{at} par {by}"},
     "via": {"en": "{what} ({channel})", "fr": "{what} ({channel})"},
     "in_days": {"en": "{day} (in {n} days)", "fr": "{day} (dans {n} jours)"},

@@ -121,7 +121,7 @@ def an_alert(type: str, account: str, alert: str, at: datetime | None = None, **
         "title": "Health is red: 38", "why": "Score 38. Tickets 3", "evidence": {"score": 38},
         "occurred_at": at, "computed_at": at,
     }  # fmt: skip
-    if type == "alert.resolved":
+    if type != "alert.opened":
         said["opened_at"] = at
     return a_signal(type, account, id=f"e-{next(_numbers)}", at=at, **(said | data))
 
@@ -160,6 +160,40 @@ async def test_an_alert_is_told_once_and_changed_in_place(world: World) -> None:
     assert replies == ["🔴 Now critical: Worse\nScore 38. Tickets 3", "✅ Over: Worse"]
     assert {row["state"] for row in await world.rows()} == {"sent"}
     assert world.slack.refused == []
+
+
+async def test_what_people_do_shows_in_the_message(world: World) -> None:
+    team = Team.model_validate({"people": [{"id": "lea", "name": "Léa", "slack_id": "U0LEA"}]})
+    staffed = replace(world, team=team)
+    about: dict[str, Any] = {
+        "alert_id": "a1",
+        "service": "health",
+        "rule": "band_red",
+        "occurred_at": now(),
+        "computed_at": now(),
+    }
+    done = about | {"by": "slack:U0LEA"}
+    await staffed.hear(opened("acme", "a1"))
+    await staffed.say()
+    await staffed.hear(a_signal("alert.acknowledged", "acme", id="k1", at=now(), **done))
+    await staffed.say()
+    (message,) = world.slack.posted
+    assert "acknowledged by Léa" in words(message.shown)
+    await staffed.hear(a_signal("alert.snoozed", "acme", id="k2", at=now(), until=None, **done))
+    await staffed.say()
+    assert "snoozed until it changes" in words(message.shown)
+    await staffed.hear(an_alert("alert.reminded", "acme", "a1", opened_at=now()))
+    await staffed.say()
+    assert "snoozed" not in words(message.shown)
+    assert [one.text for one in world.slack.posted[1:]] == ["🟠 Still there: Health is red: 38"]
+
+
+async def test_an_alert_known_from_the_start_is_told_when_it_grows(world: World) -> None:
+    await world.hear(opened("acme"))
+    await world.hear(opened("other", "a2", baseline=True))
+    await world.hear(escalated("other", "a2"))
+    await world.say()
+    assert ["Worse" in one.text for one in world.slack.posted] == [False, True]
 
 
 async def test_the_same_event_again_says_nothing_more(world: World) -> None:

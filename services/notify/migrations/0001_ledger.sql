@@ -32,6 +32,7 @@ create table notify.episodes (
     version         int not null,
     resolved_at     timestamptz,
     acknowledged_by text,
+    snoozed         boolean not null,
     snoozed_until   timestamptz,
     history         jsonb not null
 );
@@ -82,20 +83,8 @@ create table notify.destinations (
     reason         text
 );
 
-create table notify.ratings (
-    request_id text primary key,
-    alert_id   text not null,
-    rule       text,
-    who        text,
-    useful     boolean not null,
-    at         timestamptz not null,
-    partition  int not null
-);
-create index ratings_rule on notify.ratings (rule);
-
 create schema if not exists notify_api;
 create view notify_api.deliveries_v1 as
     select delivery_id, destination, what, alert_id, account_id, version, state, mode, reason, digest_id, due_at,
            created_at, attempts, attempted_at, sent_at, found_later
       from notify.deliveries;
-create view notify_api.ratings_v1 as select request_id, alert_id, rule, who, useful, at from notify.ratings;
