@@ -320,12 +320,7 @@ class Router:
 
     def _unpark(self, parked: Parked) -> RawEvent | Refused:
         """Read it once more; a newer version may refuse what an older one let wait."""
-        row = parked.row
-        received_ms = int(row["broker_time"].timestamp() * 1000)
-        headers = unpack_headers(row["headers"])
-        item = self.read(
-            Record(row["topic"], parked.partition, row["record_offset"], received_ms, None, row["value"], headers)
-        )
+        item = self.read(_record_of(parked))
         assert not isinstance(item, ClockMark)
         return item.signal if isinstance(item, Own) else item  # type: ignore[return-value]
 
@@ -334,11 +329,12 @@ class Router:
         now = await unit.db.fetchval("select clock_timestamp()")
         fresh = [p for p in clocks if now - self._swept_at.get(p, BEGINNING) > SWEEP]
         since = BEGINNING if fresh else now - OVERLAP
+        given_up = await self._give_up(fresh, now, limit, unit) if fresh else 0
         after = self._sweep[1] if fresh and self._sweep[0] == fresh else NOWHERE
         arrived = await store.list_arrived(unit.db, fresh or list(clocks), since, after, limit)
         unit.on_commit.append(lambda: self._note_swept(fresh, arrived, limit, now))
         if not arrived:
-            return 0
+            return given_up
         plan = Plan()
         for parked in await store.list_parked(unit.db, arrived):
             plan.waiting.setdefault((parked.partition, parked.entity), []).append(parked)
@@ -348,7 +344,18 @@ class Router:
         for entity in list(plan.waiting):
             self._release(entity, plan, unit)
         await self._save(plan, unit)
-        return len(plan.released)
+        return len(plan.released) + given_up
+
+    async def _give_up(self, partitions: Sequence[int], now: datetime, limit: int, unit: UnitOfWork) -> int:
+        """What has waited too long goes to quarantine: somebody should look at it, and may redrive it."""
+        days = self.routing.parking_days
+        expired = await store.list_expired(unit.db, partitions, now - timedelta(days=days), limit)
+        for parked in expired:
+            reason = f"for {days} days nobody has told whose this is ({parked.row['reason']})"
+            unit.refused.append(Refused(_record_of(parked), reason))
+            unit.count(parked.partition, "parked", -1)
+        await store.release(unit.db, expired)
+        return len(expired)
 
     def _note_swept(self, swept: list[int], arrived: Sequence[tuple[int, str]], limit: int, at: datetime) -> None:
         """A full page is not the end of a sweep: what stays (ambiguous) must not hide what comes after it."""
@@ -497,6 +504,12 @@ class Router:
             return []
         body = _anything(event.value)
         return domain.external_ids(body) if isinstance(body, dict) else []
+
+
+def _record_of(parked: Parked) -> Record:
+    row = parked.row
+    received_ms, headers = int(row["broker_time"].timestamp() * 1000), unpack_headers(row["headers"])
+    return Record(row["topic"], parked.partition, row["record_offset"], received_ms, None, row["value"], headers)
 
 
 def _reply_fields(event: RawEvent) -> dict[str, Any]:

@@ -197,10 +197,8 @@ def _from_plain(record: Record, value: bytes, headers: dict[str, bytes | None], 
     if identity is None or identity == "":
         raise Poison("id is missing: give the event an `id` (or `event_id`, `messageId`)")
     time = None if body.timestamp is None else str(body.timestamp)
-    if body.type:
-        wire_type = wire_type_of(body.type)
-    else:
-        wire_type = REQUEST if record.topic.endswith("raw.requests.v1") else USAGE
+    default = REQUEST if record.topic.endswith("raw.requests.v1") else USAGE
+    wire_type = wire_type_of(body.type) if body.type else default
     return _build(
         record, headers, paths, wire_type, str(identity), SOURCE, body.originalTimestamp or time, time, value, body
     )

@@ -24,6 +24,7 @@ class Routing(_Strict):
     everybody: tuple[str, ...] = ()
     requests: dict[str, str]
     understanding_bar: float = Field(ge=0, le=1)
+    parking_days: int = Field(30, ge=1, le=3650)
 
     @field_validator("events")
     @classmethod

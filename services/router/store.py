@@ -85,6 +85,10 @@ LIST_ARRIVED = """
      order by p.partition, p.entity
      limit $3
 """
+LIST_EXPIRED = """
+    select partition, seq, entity, topic, record_offset, value, headers, broker_time, reason
+      from router.parked where partition = any($1::int[]) and parked_at < $2 order by parked_at limit $3
+"""
 BEGIN_LIFE = "update hune.installation set live_since = now() where live_since is null returning live_since"
 IS_LIVE = "select live_since is not null from hune.installation"
 LIST_ACCOUNTS = """
@@ -216,6 +220,12 @@ async def save_parked(db: Connection, parked: Sequence[ToPark]) -> None:
 async def release(db: Connection, parked: Sequence[Parked]) -> None:
     if parked:
         await db.execute(RELEASE, [p.partition for p in parked], [p.seq for p in parked])
+
+
+async def list_expired(db: Connection, partitions: Sequence[int], since: datetime, limit: int) -> list[Parked]:
+    """What has waited since before, the longest first."""
+    rows = await db.fetch(LIST_EXPIRED, list(partitions), since, limit)
+    return [Parked(row["partition"], row["seq"], row["entity"], row) for row in rows]
 
 
 async def list_arrived(

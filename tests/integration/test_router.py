@@ -400,6 +400,31 @@ async def test_a_parked_event_that_cannot_be_read_any_more_stops_nobody(desk: De
     await desk.pool.execute("delete from hune.quarantine where id = $1", held["id"])
 
 
+async def test_what_waited_too_long_goes_to_quarantine_and_may_wait_anew(desk: Desk) -> None:
+    user = unique("u")
+    old, young = [await desk.tell(2, user_id=user, timestamp=at(4)) for _ in range(2)]
+    assert len(await desk.parked(old, young)) == 2
+    await desk.pool.execute(
+        "update router.parked set parked_at = parked_at - interval '31 days' where seq = (select min(seq) from "
+        "router.parked where entity = $1)", f"user:{user}",
+    )  # fmt: skip
+    desk.router._swept_at.clear()
+
+    async def given_up() -> bool:
+        return len(await desk.parked(old, young)) == 1
+
+    await eventually(given_up)
+    assert len(await desk.parked(young)) == 1
+    held = await desk.pool.fetchrow("select id, reason from hune.quarantine where reason like 'for 30 days%'")
+    assert "unknown_user" in held["reason"]
+    await desk.pool.execute("update hune.quarantine set state = 'redrive' where id = $1", held["id"])
+
+    async def waits_anew() -> bool:
+        return len(await desk.parked(old, young)) == 2
+
+    await eventually(waits_anew)
+
+
 # -- time ------------------------------------------------------------------------------------------
 
 
