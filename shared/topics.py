@@ -72,7 +72,7 @@ ALERTS = Topic(
 )  # fmt: skip
 STATE_ACCOUNTS = Topic(
     _name("state.accounts"), "latest score, band, segment, stage, owner, ARR, notice date per account", "account_id",
-    writers=("health",), readers=("notify", ANYONE), compacted=True,
+    writers=("health",), readers=("gateway", "notify", ANYONE), compacted=True,
 )  # fmt: skip
 INTERNAL = {
     worker: Topic(

@@ -29,9 +29,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.gateway import keys, metrics, store
 from services.gateway.adapters.base import Door, Incoming, Words
 from services.gateway.body import read_body
-from services.gateway.canonical import Refused
+from services.gateway.canonical import MAX_ID, Refused
 from services.gateway.doors import DOORS
-from services.gateway.handlers import build
+from services.gateway.handlers import account_told, build
 from services.gateway.ingest import Durable, Ingest
 from services.gateway.limiter import TokenBuckets
 from services.gateway.openapi import document
@@ -457,7 +457,7 @@ def _request_key(request: Request) -> str | None:
     return keys.from_basic(authorization) or keys.from_bearer(authorization)
 
 
-def _requests_endpoint(work: Any) -> Any:
+def _requests_endpoint(work: Any, label: str = "requests") -> Any:
     async def endpoint(request: Request) -> Response:
         gateway: Gateway = request.app.state.gateway
         retry_after = None
@@ -473,7 +473,7 @@ def _requests_endpoint(work: Any) -> Any:
             log.warning("the database cannot be used", extra={"error": type(error).__name__})
             retry_after = RETRY_AFTER_SECONDS
             status, body = 503, _error("the database cannot be reached; send again")
-        metrics.REQUESTS.labels("requests", status).inc()
+        metrics.REQUESTS.labels(label, status).inc()
         return _respond(status, body, retry_after=retry_after)
 
     return endpoint
@@ -517,6 +517,22 @@ async def _request_status(gateway: Gateway, request: Request) -> tuple[int, byte
     if status is None:
         raise Denied(404, "no request has this id, or it is older than what is kept")
     return 200, msgspec.json.encode(status)
+
+
+async def _account(gateway: Gateway, request: Request) -> tuple[int, bytes]:
+    """How an account stands, as the results say; the answer names what is not known as null."""
+    key = await gateway.admit(_request_key(request), keys.ACCOUNTS)
+    with gateway.share(key):
+        gateway.charge(key, 1)
+        account_id = request.path_params["id"]
+        if len(account_id) > MAX_ID or "\x00" in account_id:
+            raise Refused(f"an account's id has at most {MAX_ID} characters, none of them NUL")
+        await gateway.databases.open()
+        for db in gateway.databases.all:
+            row = await store.load_account(db, account_id)
+            if row is not None:
+                return 200, msgspec.json.encode(account_told(account_id, row))
+    raise Denied(404, "no account has this id, or nothing has been computed for it yet")
 
 
 async def _openapi(request: Request) -> Response:
@@ -605,6 +621,7 @@ def make_app(gateway: Gateway, *, worker: bool = True) -> _Front:
         routes.append(Route(path, _requests_endpoint(_make_request), methods=["POST"]))
     routes += [
         Route("/v1/requests/{id}", _requests_endpoint(_request_status), methods=["GET"]),
+        Route("/v1/accounts/{id:path}", _requests_endpoint(_account, "accounts"), methods=["GET"]),
         Route("/openapi.json", _openapi, methods=["GET"]),
         *PROBES,
     ]

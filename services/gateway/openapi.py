@@ -13,6 +13,7 @@ from services.gateway.webhooks import NAMES
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
 _OBJECT = {"type": "object", "additionalProperties": True}
 _TIME = {"type": "string", "format": "date-time"}
+BANDS = ("red", "amber", "green", "unknown")
 _REQUIRED = {
     "track": ["event"],
     "group": ["groupId"],
@@ -118,6 +119,16 @@ def _request_paths() -> dict[str, Any]:
     return {"/v1/requests": {"post": {**make, "security": [{"basic": []}]}}, "/v1/requests/{id}": {"get": status}}
 
 
+def _account_paths() -> dict[str, Any]:
+    get = {
+        "summary": "How an account stands: its state, and why its score moved last",
+        "security": [{"basic": []}],
+        "parameters": [{"name": "id", "in": "path", "required": True, "schema": _TEXT}],
+        "responses": _answers("how it stands", {"$ref": "#/components/schemas/Account"}, **{"404": "no such account"}),
+    }
+    return {"/v1/accounts/{id}": {"get": get}}
+
+
 def _webhook_paths() -> dict[str, Any]:
     tool = {"name": "tool", "in": "path", "required": True, "schema": {"enum": list(NAMES)}}
     token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -138,7 +149,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Hune gateway", "version": "1"},
-        "paths": _segment_paths() | _request_paths() | _webhook_paths(),
+        "paths": _segment_paths() | _request_paths() | _account_paths() | _webhook_paths(),
         "components": {
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "user: the key; password: empty"}
@@ -152,6 +163,18 @@ def document() -> dict[str, Any]:
                         "index": {"type": "integer", "description": "which message of the batch, from 0"},
                     },
                     "required": ["success", "error"],
+                },
+                "Account": {
+                    "type": "object",
+                    "properties": {
+                        "account_id": {"type": "string"},
+                        **{name: maybe("string") for name in ("name", "segment", "stage", "owner", "arr", "notice_on")},
+                        "score": maybe("integer"),
+                        **{name: {"enum": [*BANDS, None]} for name in ("band", "shown_band")},
+                        "as_of": maybe("string", format="date-time"),
+                        "reason": maybe("object"),
+                    },
+                    "required": ["account_id", "score", "band", "as_of", "reason"],
                 },
                 "Request": {
                     "type": "object",

@@ -49,6 +49,16 @@ LOAD_ANSWERS = """
       from gateway.answers
      where request_id = any($1)
 """
+SAVE_ACCOUNTS = """
+    insert into gateway.accounts as known (account_id, partition, state, change)
+    select account_id, partition, state::jsonb, change::jsonb
+      from unnest($1::text[], $2::int[], $3::text[], $4::text[]) as row (account_id, partition, state, change)
+        on conflict (account_id) do update
+       set partition = excluded.partition,
+           state = coalesce(excluded.state, known.state),
+           change = coalesce(excluded.change, known.change)
+"""
+LOAD_ACCOUNT = "select state, change from gateway.accounts where account_id = $1"
 DROP_OLD_REQUESTS = "delete from gateway.requests where received_at < now() - make_interval(days => $1)"
 DROP_OLD_ANSWERS = "delete from gateway.answers where received_at < now() - make_interval(days => $1)"
 
@@ -98,6 +108,15 @@ async def save_answers(db: Database, columns: Sequence[Sequence[Any]]) -> set[st
 
 async def load_answers(db: Database, ids: Collection[str]) -> list[Any]:
     return list(await db.fetch(LOAD_ANSWERS, list(ids)))
+
+
+async def save_accounts(db: Database, columns: Sequence[Sequence[Any]]) -> None:
+    """Write what is newer of accounts, given as the columns of SAVE_ACCOUNTS; null leaves what is known."""
+    await db.execute(SAVE_ACCOUNTS, *columns)
+
+
+async def load_account(db: Database, account_id: str) -> Any | None:
+    return await db.fetchrow(LOAD_ACCOUNT, account_id)
 
 
 async def drop_old(db: Database, days: int) -> None:

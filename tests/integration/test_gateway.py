@@ -29,7 +29,14 @@ from services.gateway.reading import export_requests
 from services.gateway.settings import GatewaySettings
 from services.gateway.spool import bytes_waiting
 from shared import db, topics
-from shared.events.results import RequestAnswered, RequestUnclear
+from shared.events.results import (
+    AccountState,
+    HealthScoreChanged,
+    RequestAnswered,
+    RequestUnclear,
+    Score,
+    ShareOfChange,
+)
 from shared.ids import partition_of
 from shared.kafka import consumer_options, producer_options
 from shared.runtime.wire import event_headers
@@ -177,13 +184,12 @@ async def test_a_key_is_hashed_listed_and_dead_soon_after_it_is_revoked(door: Do
         await connection.close()
 
 
-async def publish_result(settings: Settings, event: Any, key: str) -> None:
+async def publish_result(settings: Settings, event: Any, key: str, topic: str = topics.RESULTS["health"].name) -> None:
     producer = AIOKafkaProducer(**producer_options(settings.kafka_bootstrap_servers))
     await producer.start()
     try:
-        headers = event_headers(event, id=str(uuid.uuid4()), source="hune.health", subject=key, time=event.occurred_at)
+        headers = event_headers(event, id=str(uuid.uuid4()), source="hune.health", subject=key, time=NOW)
         partition = partition_of(key.encode(), settings.partitions)
-        topic = topics.RESULTS["health"].name
         await producer.send_and_wait(
             topic, event.model_dump_json().encode(), key=key.encode(), partition=partition, headers=headers
         )
@@ -230,6 +236,39 @@ async def test_a_request_is_known_from_the_202_on_and_waits_for_its_first_answer
         rows = {row["id"]: row for row in await exported(settings)}
         assert [rows[each]["status"] for each in (id, other, asleep)] == ["answered", "unclear", "pending"]
         assert (rows[id]["account_id"], rows[id]["demand"]) == ("acct-1", "health.score")
+
+
+async def test_how_an_account_stands_is_told_to_a_key_that_may_read_it(settings: Settings) -> None:
+    id = f"acct-{uuid.uuid4()}"
+    async with a_door(settings, worker=True) as door:
+        connection = await db.connect(settings.database_url)
+        key = await keys.create_key(connection, f"reader-{uuid.uuid4()}", [keys.ACCOUNTS])
+        await connection.close()
+        path, reader = f"/v1/accounts/{id}", (key, "")
+        assert (await door.client.get(path)).status_code == 403
+        assert (await door.client.get(path, auth=reader)).status_code == 404
+        score = Score(score=38, band="red", exact=38.2, coverage=0.8, parts=())
+        moved = HealthScoreChanged(
+            account_id=id, previous=None, current=score, why="usage fell by half", **STAMPS,
+            shares=(ShareOfChange(cause="usage", points=-20.0),),
+        )  # fmt: skip
+        for points in (55, 38):
+            state = AccountState(
+                account_id=id, name="Acme", score=points, band="red", segment="mid", stage=None, owner="ines",
+                arr="48000", notice_on=None, as_of=NOW,
+            )  # fmt: skip
+            await publish_result(settings, state, id, topics.STATE_ACCOUNTS.name)
+        await publish_result(settings, moved, id)
+        deadline = time.monotonic() + 20
+        answer: dict[str, Any] = {}
+        while answer.get("score") != 38 or answer.get("reason") is None:
+            assert time.monotonic() < deadline, "never told"
+            await asyncio.sleep(0.05)
+            answer = (await door.client.get(path, auth=reader)).json()
+    assert (answer["score"], answer["owner"], answer["stage"], answer["arr"]) == (38, "ines", None, "48000")
+    assert answer["reason"] == {
+        "why": "usage fell by half", "at": "2026-06-02T09:30:00Z", "shares": [{"cause": "usage", "points": -20.0}],
+    }  # fmt: skip
 
 
 async def exported(settings: Settings) -> list[dict[str, Any]]:

@@ -271,7 +271,7 @@ async def test_openapi_names_exactly_the_paths_there_are(client: httpx.AsyncClie
     described = set((await client.get("/openapi.json")).json()["paths"])
     served = set(doors.SEGMENT.paths)
     webhooks = {"/webhooks/{tool}", "/webhooks/{tool}/{token}"}
-    assert described == served | webhooks | {"/v1/requests", "/v1/requests/{id}"}
+    assert described == served | webhooks | {"/v1/requests", "/v1/requests/{id}", "/v1/accounts/{id}"}
     assert document()["openapi"].startswith("3.1")
 
 
