@@ -102,7 +102,9 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
             arr = None if data.arr is None else str(data.arr)
             notice = None if data.notice_on is None else data.notice_on.isoformat()
             ends = None if data.ends_on is None else data.ends_on.isoformat()
-            return mark("contract", data.contract_id, "changed", arr=arr, notice_on=notice, ends_on=ends)
+            starts = None if data.starts_on is None else data.starts_on.isoformat()
+            return mark("contract", data.contract_id, "changed", arr=arr, notice_on=notice, ends_on=ends,
+                        starts_on=starts)  # fmt: skip
         case "entitlement.changed":
             features = None if data.features is None else [without_zeros(name) for name in data.features]
             return mark("entitlement", data.product, "changed", features=features, seats=data.seats)

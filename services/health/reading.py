@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from services.health import facts, scoring, shares, telling, usage, wording
+from services.health.adoption_reading import adoption_rows, time_to_value_rows
 from services.health.alert_reading import export_alerts
 from services.health.domain import Policy, shares_between
 from services.health.facts import Facts, Key, Mark
@@ -167,6 +168,16 @@ def _rounded(score: scoring.Score) -> Row:
     }
 
 
+async def export_adoption(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """One row per UTC month and feature: who used it of those who used anything."""
+    return await adoption_rows(dbs, await _load(dbs, as_of), as_of)
+
+
+async def export_time_to_value(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """How long customers take to their first value, those who are not there yet included."""
+    return time_to_value_rows(await _load(dbs, as_of), as_of, options)
+
+
 async def explain(
     dbs: Sequence[Connection], account_id: str, as_of: datetime, config: Path | None = None, since_days: int = 30
 ) -> Row:
@@ -222,6 +233,8 @@ def _utc(us: int | None) -> str | None:
 
 
 EXPORTS = {
+    "adoption": export_adoption,
+    "time_to_value": export_time_to_value,
     "accounts": export_accounts,
     "usage": export_usage,
     "scores": export_scores,

@@ -430,6 +430,7 @@ class Model(Settings):
     groups: dict[str, Group] = {}
     profiles: dict[str, Profile] = {}
     caps: dict[str, Cap] = {}
+    first_value: Core = Core()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

@@ -33,8 +33,10 @@ def shares_of(before: Score, after: Score, old: Plan, new: Plan) -> dict[str, fl
     start, end = before.shown, after.shown
     if start is None or end is None:
         return {}
-    simple = old is new and not (before.caps or after.caps) and before.override == after.override
+    simple = old is new and before.caps == after.caps and before.override is None and after.override is None
     shares = _of_points(before.parts, after.parts, new) if simple else None
+    if shares and before.caps and not _clears(before, after, shares):
+        shares = None
     if shares is None:
         shares = _of_game(_game(before, after, old, new))
     return _settled(shares, end - start)
@@ -49,6 +51,19 @@ def kind_of(cause: str) -> str:
 
 def largest_first(shares: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))
+
+
+def _clears(before: Score, after: Score, shares: Mapping[str, float]) -> bool:
+    """Whether no order of the causes comes near the caps that hold: the closed forms are exact then."""
+    if before.uncapped is None:
+        return False
+    moved = [
+        one.points is not None and other.points is not None
+        for one, other in zip(before.parts, after.parts, strict=True)
+        if one.points != other.points
+    ]
+    top = before.uncapped + math.fsum(max(0.0, share) for share in shares.values())
+    return (all(moved) or len(moved) == 1) and top <= min(at for _, at in before.caps)
 
 
 def _settled(shares: dict[str, float], change: float) -> dict[str, float]:

@@ -233,10 +233,10 @@ def test_a_change_is_told_in_one_sentence_with_its_largest_cause_first(language:
     assert (
         said
         == {
-            "en": "Fell 9 points to 91 (green): open tickets 10 (was not known) (−8.8), "
-            "reopened tickets 0 (was not known) (+0.2)",
-            "fr": "Baisse de 9 points à 91 (vert) : tickets ouverts 10 (avant : inconnu) (−8,8), "
-            "tickets rouverts 0 (avant : inconnu) (+0,2)",
+            "en": "Fell 8 points to 92 (green): open tickets 10 (was not known) (−7.8), "
+            "reopened tickets 0 (was not known) (+0.1)",
+            "fr": "Baisse de 8 points à 92 (vert) : tickets ouverts 10 (avant : inconnu) (−7,8), "
+            "tickets rouverts 0 (avant : inconnu) (+0,1)",
         }[language]
     )
 

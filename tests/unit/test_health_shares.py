@@ -39,7 +39,7 @@ def a_score(plan: Plan, points: dict[str, Points], config: str = "c", **said: An
     )
     mean = plan.mean([part.points for part in parts])
     exact = min([NEUTRAL if mean is None else mean, *(at for _, at in said.get("caps", ()))])
-    return Score(round(exact), "amber", exact, 1.0, parts, plan.profile, config=config, **said)
+    return Score(round(exact), "amber", exact, 1.0, parts, plan.profile, uncapped=mean, config=config, **said)
 
 
 def changed(model: Model, old: dict[str, Points], new: dict[str, Points], **said: Any) -> dict[str, float]:
