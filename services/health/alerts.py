@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from services.health import scoring, wording
+from services.health import phrases, scoring, wording
 from services.health.facts import Answer, Contact, Invoice, Picture, Ticket
 from services.health.rules import (
     AnyRule,
     Detractor,
+    LicenceFull,
+    NewPeople,
+    NoticeNear,
     PaymentFailed,
     Promoter,
+    RevenueDisagrees,
     ScoreBelow,
     ScoreDrop,
     ScoreUnknown,
@@ -26,9 +31,9 @@ from services.health.rules import (
     UsageDip,
     UsageGrowth,
 )
-from services.health.scoring import Score
+from services.health.scoring import Band, Score
 from services.health.settings import Language, Model
-from services.health.usage import DAY_US, micros, moment
+from services.health.usage import DAY_US, micros, midnight, midnights, moment
 
 MOST_STOPPED = 5
 
@@ -60,12 +65,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a rule may look at: the picture, the score, and the whole-point scores shown lately (day, score)."""
+    """What a rule may look at: the picture, the score, the band as it is shown, and the whole-point scores shown lately
+    (day, score)."""
 
     now: Picture
     score: Score
+    band: Band
     shown: Sequence[tuple[date, int]]
     had_score: bool
+    green_since: datetime | None
+    """Since when its band is green; null: it is not."""
     model: Model
     language: Language
 
@@ -77,8 +86,9 @@ def findings(name: str, rule: AnyRule, at: Situation) -> Iterable[Finding]:
 
 def _told(when: str, at: Situation, *, evidence: Mapping[str, Any], people: Sequence[int] = (),
           **words: object) -> Words:  # fmt: skip
-    title = wording.text(f"{when}.title", at.language, **words)
-    why = wording.text(f"{when}.why", at.language, **words)
+    text = phrases.text if phrases.has(f"{when}.title") else wording.text
+    title = text(f"{when}.title", at.language, **words)
+    why = text(f"{when}.why", at.language, **words)
     return Words(title, why, evidence, tuple(people))
 
 
@@ -165,10 +175,15 @@ def _of_answers(name: str, rule: Detractor | Promoter, at: Situation) -> Iterato
         return _told(rule.when, at, evidence=evidence, score=wording.number(answer.score, at.language),
                      day=_day(at, answer.at), quote=f": “{answer.quote}”" if answer.quote else "")  # fmt: skip
 
+    if isinstance(rule, Promoter) and rule.green_days:
+        long_ago = at.now.at - timedelta(days=rule.green_days)
+        green = at.green_since is not None and at.green_since <= long_ago
+    else:
+        green = True
     for answer in at.now.latest_answers("nps"):
         holds = answer.score <= rule.score if detracts else answer.score >= rule.score
         if holds and answer.at > after:
-            yield Finding(name, answer.id, True, partial(tell, answer))
+            yield Finding(name, answer.id, green, partial(tell, answer))
 
 
 def _of_trend(name: str, rule: UsageDip | UsageGrowth, at: Situation) -> Iterator[Finding]:
@@ -195,6 +210,33 @@ def _of_trend(name: str, rule: UsageDip | UsageGrowth, at: Situation) -> Iterato
     enters = newest > 0 and ratio < rule.enter if dips else ratio > rule.enter  # no use at all is another rule's
     worse = rule.worse.severity if isinstance(rule, UsageDip) and rule.worse and ratio <= rule.worse.at else None
     yield Finding(name, "", enters, tell, worse)
+
+
+def _of_new_people(name: str, rule: NewPeople, at: Situation) -> Iterator[Finding]:
+    now = at.now
+    new, before = now.usage.remember(
+        ("new_people", now.zone.key, now.today, rule.days, rule.before_days),
+        midnight(now.zone, now.today),
+        lambda: _new_people(now, rule),
+    )
+    if before < rule.before or len(new) < rule.people / 2:
+        return
+
+    def tell() -> Words:
+        evidence = {"people_new": len(new), "people_before": before, "days": rule.days}
+        return _told("new_people", at, evidence=evidence, people=new[:MOST_STOPPED], n=len(new), before=before,
+                     days=rule.days)  # fmt: skip
+
+    yield Finding(name, "", len(new) >= rule.people, tell)
+
+
+def _new_people(now: Picture, rule: NewPeople) -> tuple[list[int], int]:
+    """Who is new, and how many there were before."""
+    bounds = midnights(now.zone, now.today, rule.days + rule.before_days)
+    first, since, today = int(bounds[0]) - 1, int(bounds[rule.before_days]) - 1, int(bounds[-2]) - 1
+    known = set(now.usage.between(first, since)["user"].tolist()) - {0}
+    recent = set(now.usage.between(since, today)["user"].tolist()) - {0}
+    return sorted(recent - known), len(known)
 
 
 def _of_silence(name: str, rule: Silent, at: Situation) -> Iterator[Finding]:
@@ -242,6 +284,62 @@ def _of_contacts(name: str, rule: SponsorLeft, at: Situation) -> Iterator[Findin
             yield Finding(name, contact.id, True, partial(tell, contact, contact.left_at))
 
 
+def _of_notice(name: str, rule: NoticeNear, at: Situation) -> Iterator[Finding]:
+    deadline = None if at.band == "green" else at.now.deadline
+    if deadline is None:
+        return
+    days = (deadline - at.now.today).days
+
+    def tell() -> Words:
+        evidence = {"deadline": deadline.isoformat(), "days_left": days, "score": at.score.score, "band": at.band}
+        score = wording.text("missing", at.language) if at.score.score is None else at.score.score
+        return _told("notice_near", at, evidence=evidence, n=days, day=deadline.isoformat(), score=score,
+                     parts=wording.weakest(at.score.parts, at.model, at.language))  # fmt: skip
+
+    if days <= rule.days:
+        worse = rule.worse.severity if rule.worse and days <= rule.worse.at else None
+        yield Finding(name, deadline.isoformat(), True, tell, worse)
+
+
+def _of_licences(name: str, rule: LicenceFull, at: Situation) -> Iterator[Finding]:
+    now, seats = at.now, at.now.seats
+    if not seats or now.usage.last_at is None:
+        return
+    users = now.usage.windows(now.zone, now.today, "users", rule.days, 1)[0]
+    share = users / seats
+
+    def tell() -> Words:
+        evidence = {"users": users, "seats": seats, "share": round(share, 6), "days": rule.days}
+        return _told("licence_full", at, evidence=evidence, share=wording.percent(share, at.language), n=users,
+                     seats=seats, days=rule.days)  # fmt: skip
+
+    if share > rule.leave:
+        worse = rule.worse.severity if rule.worse and share >= rule.worse.at else None
+        yield Finding(name, "", share > rule.enter, tell, worse)
+
+
+def _of_revenue(name: str, rule: RevenueDisagrees, at: Situation) -> Iterator[Finding]:
+    if at.band not in ("green", "red"):
+        return
+    now = at.now
+    before, then = now.mrr(midnight(now.zone, now.today - timedelta(days=rule.days)))
+    mrr, currencies = now.mrr(micros(now.at))
+    if not before or mrr is None or len(currencies | then) > 1:
+        return
+    change = mrr / before - 1
+    what = "falls" if at.band == "green" else "grows"
+
+    def tell() -> Words:
+        evidence = {"mrr": format(mrr, "f"), "mrr_before": format(before, "f"), "change": round(float(change), 6),
+                    "days": rule.days, "score": at.score.score, "band": at.band}  # fmt: skip
+        return _told(f"revenue_disagrees.{what}", at, evidence=evidence, days=rule.days, score=at.score.score,
+                     by=wording.percent(float(abs(change)), at.language), mrr=format(mrr, "f"),
+                     before=format(before, "f"))  # fmt: skip
+
+    if change <= -Decimal(str(rule.fall)) if at.band == "green" else change >= Decimal(str(rule.growth)):
+        yield Finding(name, what, True, tell)
+
+
 # By exact type: every check against pydantic's metaclass would cost more than most rules do.
 _FINDERS: dict[type[AnyRule], Callable[[str, Any, Situation], Iterator[Finding]]] = {
     ScoreBelow: _of_score,
@@ -253,9 +351,13 @@ _FINDERS: dict[type[AnyRule], Callable[[str, Any, Situation], Iterator[Finding]]
     Promoter: _of_answers,
     UsageDip: _of_trend,
     UsageGrowth: _of_trend,
+    NewPeople: _of_new_people,
     Silent: _of_silence,
     PaymentFailed: _of_invoices,
     SponsorLeft: _of_contacts,
+    NoticeNear: _of_notice,
+    LicenceFull: _of_licences,
+    RevenueDisagrees: _of_revenue,
 }
 
 

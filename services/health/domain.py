@@ -16,6 +16,7 @@ import xxhash
 
 from services.health import episodes, facts, scoring, shares, wording
 from services.health.alerts import Situation
+from services.health.context import Context, context_of
 from services.health.episodes import NOTHING, Episode, Grown, Hush
 from services.health.facts import Facts, Picture
 from services.health.rules import Rules
@@ -63,6 +64,8 @@ class Memory:
     hush: Hush = NOTHING
     band: scoring.Band | None = None
     """The band that was shown last."""
+    in_band: tuple[scoring.Band, datetime] | None = None
+    """That band and since when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Decision:
     grown: tuple[Grown, ...]
     reminded: tuple[Episode, ...]
     resolved: tuple[Episode, ...]
+    contexts: Mapping[str, Context]
+    """By alert, of those opened and grown."""
     due_at: datetime | None
     timezone: str
     last_active_day: date | None
@@ -100,11 +105,14 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
     plan = policy.model.plans[score.profile]
     band = scoring.shown_band(score, memory.band, plan.bands)
     change = _change(memory, score, band, policy)
+    in_band = memory.in_band if memory.in_band and memory.in_band[0] == band else (band, at)
     situation = Situation(
         now=now,
         score=score,
+        band=band,
         shown=memory.shown,
         had_score=memory.score is not None and memory.score.score is not None,
+        green_since=in_band[1] if in_band[0] == "green" else None,
         model=policy.model,
         language=policy.model.language,
     )
@@ -117,6 +125,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         open=(*turn.still, *turn.opened),
         hush=turn.hush,
         band=band,
+        in_band=in_band,
     )
     told = state if state != memory.state else None
     return Decision(
@@ -127,6 +136,10 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         grown=turn.grown,
         reminded=turn.reminded,
         resolved=turn.resolved,
+        contexts={
+            episode.alert_id: context_of(known, situation, memory.score, policy.rules.rules[episode.rule])
+            for episode in (*turn.opened, *(grown.episode for grown in turn.grown))
+        },
         due_at=_soonest(
             due_at(known, now, policy),
             episodes.due_at(after.open, after.hush, policy.rules, at),
@@ -190,7 +203,8 @@ def _state(now: Picture, score: Score, band: scoring.Band) -> dict[str, Any]:
 def due_at(known: Facts, now: Picture, policy: Policy) -> datetime | None:
     """When time alone may change something: a fact's own time is still to come, or the local day ends."""
     coming = None if now.coming_at is None else moment(now.coming_at)
-    comes_nearer = policy.model.looks_ahead and now.deadline is not None
+    looks_ahead = policy.model.looks_ahead or policy.rules.looks_ahead
+    comes_nearer = looks_ahead and now.deadline is not None
     if now.latest_at is None or (moment(now.latest_at) + policy.horizon < now.at and not comes_nearer):
         return coming
     night = moment(midnight(now.zone, now.today + timedelta(days=1))) + spread(known.account_id)

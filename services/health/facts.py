@@ -117,11 +117,15 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
             effective = None if data.effective_on is None else data.effective_on.isoformat()
             return mark("notice", data.contract_id, "given", effective_on=effective)
         case "touchpoint.logged":
-            return mark("touch", day, "touched") if data.two_way else Ignore("a contact in one direction")
+            if not data.two_way:
+                return Ignore("a contact in one direction")
+            return mark("touch", day, "touched", by=data.person_id, via=data.channel)
         case "meeting.held" | "call.held":
-            return mark("touch", day, "touched")
+            return mark("touch", day, "touched", by=data.person_id, via=type_.partition(".")[0])
         case "message.received":
-            return Ignore("a bulk message") if data.bulk else mark("touch", day, "touched")
+            if data.bulk:
+                return Ignore("a bulk message")
+            return mark("touch", day, "touched", by=data.person_id, via=data.channel)
         case _:
             return Ignore("of no consequence for health")
 

@@ -13,6 +13,48 @@ _TEXTS: dict[str, dict[Language, str]] = {
         "fr": "Personne ne s'en occupe depuis {n} jours, désormais {severity}. {why}",
     },
     "reminded": {"en": "Still there after its snooze. {why}", "fr": "Toujours là après la pause. {why}"},
+    "notice_near.title": {
+        "en": "Notice is due in {n} days, health {score}",
+        "fr": "Préavis dans {n} jours, santé {score}",
+    },
+    "notice_near.why": {
+        "en": "The next deadline of the contract is {day}, in {n} days. {parts}",
+        "fr": "La prochaine échéance du contrat est le {day}, dans {n} jours. {parts}",
+    },
+    "licence_full.title": {
+        "en": "{share} of the licences are in use",
+        "fr": "{share} des licences sont utilisées",
+    },
+    "licence_full.why": {
+        "en": "{n} people in the last {days} days for {seats} seats",
+        "fr": "{n} personnes ces {days} derniers jours pour {seats} licences",
+    },
+    "revenue_disagrees.falls.title": {
+        "en": "Green, but revenue fell by {by}",
+        "fr": "Au vert, mais le revenu a baissé de {by}",
+    },
+    "revenue_disagrees.falls.why": {
+        "en": "Score {score}, and the MRR went from {before} to {mrr} within {days} days",
+        "fr": "Score {score}, et le MRR est passé de {before} à {mrr} en {days} jours",
+    },
+    "revenue_disagrees.grows.title": {
+        "en": "Red, but revenue grew by {by}",
+        "fr": "Au rouge, mais le revenu a augmenté de {by}",
+    },
+    "revenue_disagrees.grows.why": {
+        "en": "Score {score}, and the MRR went from {before} to {mrr} within {days} days",
+        "fr": "Score {score}, et le MRR est passé de {before} à {mrr} en {days} jours",
+    },
+    "new_people.title": {
+        "en": "{n} new people within {days} days: a new team?",
+        "fr": "{n} nouvelles personnes en {days} jours : une nouvelle équipe ?",
+    },
+    "new_people.why": {
+        "en": "{n} people used it for the first time in the last {days} days, beside {before} before",
+        "fr": "{n} personnes l'ont utilisé pour la première fois ces {days} derniers jours, {before} auparavant",
+    },
+    "step": {"en": "{label} from {now} to {to}", "fr": "{label} de {now} à {to}"},
+    "step_points": {"en": "{label} from {now} to {to} points", "fr": "{label} de {now} à {to} points"},
     "severity.low": {"en": "low", "fr": "faible"},
     "severity.medium": {"en": "medium", "fr": "moyenne"},
     "severity.high": {"en": "high", "fr": "élevée"},
@@ -22,3 +64,7 @@ _TEXTS: dict[str, dict[Language, str]] = {
 
 def text(name: str, language: Language, **values: object) -> str:
     return _TEXTS[name][language].format(**values)
+
+
+def has(name: str) -> bool:
+    return name in _TEXTS

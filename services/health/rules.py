@@ -110,11 +110,13 @@ class Detractor(Rule):
 
 
 class Promoter(Rule):
-    """Somebody's latest NPS answer is at least `score`, given in the last `days`."""
+    """Somebody's latest NPS answer is at least `score`, given in the last `days`, and the account has been green for
+    `green_days`."""
 
     when: Literal["promoter"]
     score: float = 9
     days: Days = 30
+    green_days: Annotated[int, Field(ge=0, le=3660)] = 0
 
 
 class UsageDip(Rule):
@@ -136,6 +138,23 @@ class UsageGrowth(Rule):
     leave: Annotated[float, Field(gt=0)] = 1.2
 
 
+class NewPeople(Rule):
+    """In the last `days` complete days at least `people` used it who had not in the `before_days` before.
+
+    Over below half of them. A new customer, of whom fewer than `before` people used it before, has new people anyway.
+    """
+
+    when: Literal["new_people"]
+    people: Annotated[int, Field(ge=2)] = 5
+    days: Days = 14
+    before_days: Days = 90
+    before: Annotated[int, Field(ge=1)] = 3
+
+    @property
+    def reach_days(self) -> int:
+        return self.days + self.before_days
+
+
 class Silent(Rule):
     """No use for `days`, after some use in the `before_days` before; over with the next use."""
 
@@ -146,6 +165,39 @@ class Silent(Rule):
 
 class PaymentFailed(Rule):
     when: Literal["payment_failed"]
+
+
+class NoticeNear(Rule):
+    """The next deadline of a contract (its notice, else its end) is at most `days` ahead, and the band is not green."""
+
+    when: Literal["notice_near"]
+    days: Days = 60
+    worse: Worse | None = None
+
+
+class LicenceFull(Rule):
+    """People who used it in the last `days` complete days ÷ seats is above `enter`; over at `leave`."""
+
+    when: Literal["licence_full"]
+    days: Days = 30
+    enter: Annotated[float, Field(gt=0)] = 0.9
+    leave: Annotated[float, Field(gt=0)] = 0.8
+    worse: Worse | None = None
+
+    @model_validator(mode="after")
+    def _leaves_below(self) -> Self:
+        if self.leave > self.enter:
+            raise ValueError(f"leave ({self.leave:g}) is above enter ({self.enter:g}): the alert would flap")
+        return self
+
+
+class RevenueDisagrees(Rule):
+    """Green although the MRR fell by at least `fall` within `days`, or red although it grew by at least `growth`."""
+
+    when: Literal["revenue_disagrees"]
+    days: Days = 90
+    fall: Annotated[float, Field(gt=0, le=1)] = 0.1
+    growth: Annotated[float, Field(gt=0)] = 0.1
 
 
 class SponsorLeft(Rule):
@@ -165,9 +217,13 @@ AnyRule = Annotated[
     | Promoter
     | UsageDip
     | UsageGrowth
+    | NewPeople
     | Silent
     | PaymentFailed
-    | SponsorLeft,
+    | SponsorLeft
+    | NoticeNear
+    | LicenceFull
+    | RevenueDisagrees,
     Field(discriminator="when"),
 ]
 
@@ -198,6 +254,11 @@ class Rules(Settings):
                 f"rules silence each other in a ring through unless: {' < '.join(error.args[1])}"
             ) from None
 
+    @cached_property
+    def looks_ahead(self) -> bool:
+        """Whether a day to come opens an episode by itself."""
+        return any(isinstance(rule, NoticeNear) and rule.enabled for rule in self.rules.values())
+
     @property
     def memory_days(self) -> int:
         """How far back a rule looks at scores that were shown."""
@@ -205,8 +266,10 @@ class Rules(Settings):
 
     @property
     def history_days(self) -> int:
-        trends = [rule.trend for rule in self.rules.values() if isinstance(rule, UsageDip | UsageGrowth)]
-        return max((trend.reach_days for trend in trends), default=1)
+        reach = [rule.trend.reach_days for rule in self.rules.values() if isinstance(rule, UsageDip | UsageGrowth)]
+        reach += [rule.reach_days for rule in self.rules.values() if isinstance(rule, NewPeople)]
+        reach += [rule.days for rule in self.rules.values() if isinstance(rule, LicenceFull)]
+        return max(reach, default=1)
 
     @property
     def horizon_days(self) -> int:

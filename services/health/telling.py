@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from services.health import actions, facts, phrases, scoring, shares, wording
 from services.health.actions import Acted, Declined, Past
+from services.health.context import restore_in_words
 from services.health.domain import Change, Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts
@@ -90,14 +91,16 @@ def tell(
     told = Told([], score)
     for one in decision.opened:
         episode = _named(one, row.account_id, people)
-        opening = results.AlertOpened(**stamp, **alert_fields(episode), baseline=episode.baseline)
+        opening = results.AlertOpened(**stamp, **alert_fields(episode), baseline=episode.baseline,
+                                      context=_context(decision, episode, policy))  # fmt: skip
         emit(topics.ALERTS, opening, f"alert.opened:{episode.rule}:{episode.cause}")
         told.episodes.append((row.account_id, row.partition, episode, None))
     for grown in decision.grown:
         episode = _named(grown.episode, row.account_id, people)
         fields = {**alert_fields(episode), "why": grown.why}
         more = results.AlertEscalated(**stamp, **fields, previous_severity=grown.previous,
-                                      opened_at=episode.opened_at, baseline=cause.baseline)  # fmt: skip
+                                      opened_at=episode.opened_at, baseline=cause.baseline,
+                                      context=_context(decision, episode, policy))  # fmt: skip
         emit(topics.ALERTS, more, f"alert.escalated:{episode.alert_id}")
         said = {"severity": episode.severity, "previous": grown.previous, "why": grown.why}
         told.log.append(_log(row, cause, episode, "escalated", said))
@@ -113,6 +116,20 @@ def tell(
         emit(topics.ALERTS, ending, f"alert.resolved:{episode.alert_id}")
         told.episodes.append((row.account_id, row.partition, episode, cause.clock))
     return told
+
+
+def _context(decision: Decision, episode: Episode, policy: Policy) -> results.AlertContext:
+    known = decision.contexts[episode.alert_id]
+    said = asdict(known)
+    return results.AlertContext(
+        **said
+        | {
+            "coverage": round(known.coverage, 6),
+            "notice_on": None if known.notice_on is None else known.notice_on.isoformat(),
+            "contacts": [{"contact_id": name, "role": role} for name, role in known.contacts],
+            "restore_text": restore_in_words(known, policy.model.language),
+        }
+    )
 
 
 def _tell_action(

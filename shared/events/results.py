@@ -75,6 +75,66 @@ class HealthScoreChanged(ResultEvent, type="health_score.changed"):
     baseline: bool = False
 
 
+class ContextPart(Event):
+    """What one measure costs the score: `lost` points more if it were perfect."""
+
+    measure: str
+    label: str
+    value: str
+    lost: float
+
+
+class RestoreStep(Event):
+    """What one measure must reach; `to_value` null where its points do not come from its value alone."""
+
+    measure: str
+    label: str
+    value: str
+    to_value: str | None
+    points: float
+    to_points: float
+
+
+class LastTouch(Event):
+    """The last contact that went both ways, and which of our people had it."""
+
+    at: AwareDatetime
+    by: str | None
+    via: str | None
+
+
+class ContextContact(Event):
+    contact_id: str
+    role: str
+
+
+class AlertContext(Event):
+    """What its reader should know of the account, as it stood when this was told.
+
+    `restore` is the smallest change that lifts the score to `restored_score`, `restore_text` says it in words.
+    """
+
+    name: str | None
+    owner: str | None
+    segment: str | None
+    arr: Money | None
+    score: int | None
+    band: Band
+    previous_score: int | None
+    previous_band: Band | None
+    coverage: float
+    caps: tuple[str, ...] = ()
+    notice_on: str | None
+    days_to_notice: int | None
+    last_touch: LastTouch | None
+    contacts: tuple[ContextContact, ...]
+    rule: str
+    parts: tuple[ContextPart, ...]
+    restore: tuple[RestoreStep, ...]
+    restored_score: int | None
+    restore_text: str | None
+
+
 class Alert(ResultEvent):
     """One episode of one rule for one account; all its events carry the same `alert_id`."""
 
@@ -94,6 +154,7 @@ class AlertOpened(Alert, type="alert.opened"):
     """`baseline`: found by a first import or a replay; known, but no reason to wake anybody."""
 
     baseline: bool = False
+    context: AlertContext | None = None
 
 
 class AlertEscalated(Alert, type="alert.escalated"):
@@ -102,6 +163,7 @@ class AlertEscalated(Alert, type="alert.escalated"):
     previous_severity: AlertSeverity | None = None
     opened_at: AwareDatetime | None = None
     baseline: bool = False
+    context: AlertContext | None = None
 
 
 class AlertReminded(Alert, type="alert.reminded"):
