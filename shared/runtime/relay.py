@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -34,6 +34,17 @@ TAIL = 64
 REST_FACTOR = 3
 LONGEST_REST_S = 0.25
 
+INSTALLATION = "hune-installation"
+"""Header of a position: the installation whose results these are."""
+
+
+class Position(NamedTuple):
+    """How far a partition's outbox is on Kafka, and whose it is (None: told by a version that did not say)."""
+
+    seq: int
+    installation: str | None
+
+
 Rows = list[tuple[int, list[Outgoing]]]
 """Outbox rows in order: (seq of the first record, the records)."""
 ReadRows = Callable[[int, int], Awaitable[Rows]]
@@ -44,9 +55,15 @@ class Relay:
     """Publishes one partition's outbox; owned by whoever owns the partition."""
 
     def __init__(
-        self, service: str, partition: int, bootstrap_servers: str, read_rows: ReadRows, interval: float
+        self,
+        service: str,
+        partition: int,
+        installation: str,
+        bootstrap_servers: str,
+        read_rows: ReadRows,
+        interval: float,
     ) -> None:
-        self.service, self.partition = service, partition
+        self.service, self.partition, self.installation = service, partition, installation
         self.position = 0
         self.head = 0
         self.last_progress = time.monotonic()
@@ -145,7 +162,8 @@ class Relay:
         try:
             await self.fence()
             found = await read_positions(self._bootstrap_servers, self.service, [self.partition])
-            self.position = found.get(self.partition, self.position)
+            if self.partition in found:
+                self.position = found[self.partition].seq
         except Exception as error:
             log.warning("relay could not start over", extra={"partition": self.partition, "error": repr(error)})
             await self._close_producer()
@@ -198,7 +216,8 @@ class Relay:
 
     def _position_record(self, position: int) -> Outgoing:
         topic = topics.POSITIONS[self.service].name
-        return Outgoing(topic, self.partition, self.key, str(position).encode(), [])
+        headers = [(INSTALLATION, self.installation.encode())]
+        return Outgoing(topic, self.partition, self.key, str(position).encode(), headers)
 
     async def _close_producer(self) -> None:
         producer, self._producer = self._producer, None
@@ -223,8 +242,8 @@ def _append(
             builders[-1].append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers)
 
 
-async def read_positions(bootstrap_servers: str, service: str, partitions: Sequence[int]) -> dict[int, int]:
-    """Partition → seq of the last published record, from the tail of the positions topic.
+async def read_positions(bootstrap_servers: str, service: str, partitions: Sequence[int]) -> dict[int, Position]:
+    """Partition → the last published record, from the tail of the positions topic.
 
     Call it after fencing: then nothing of ours is open, and what is committed is all there will be.
     """
@@ -234,7 +253,7 @@ async def read_positions(bootstrap_servers: str, service: str, partitions: Seque
         where = [TopicPartition(topics.POSITIONS[service].name, partition) for partition in partitions]
         consumer.assign(where)
         starts, ends = await consumer.beginning_offsets(where), await consumer.end_offsets(where)
-        found: dict[int, int] = {}
+        found: dict[int, Position] = {}
         tail = TAIL
         while True:
             missing = [tp for tp in where if tp.partition not in found and starts[tp] < ends[tp]]
@@ -254,9 +273,10 @@ async def _read_to(
     consumer: AIOKafkaConsumer,
     where: Sequence[TopicPartition],
     ends: dict[TopicPartition, int],
-    found: dict[int, int],
+    found: dict[int, Position],
 ) -> None:
     while any([await consumer.position(tp) < ends[tp] for tp in where]):
         for tp, records in (await consumer.getmany(*where, timeout_ms=200)).items():
             for record in records:
-                found[tp.partition] = int(record.value)
+                whose = dict(record.headers).get(INSTALLATION)
+                found[tp.partition] = Position(int(record.value), whose.decode() if whose else None)

@@ -28,7 +28,7 @@ from shared.runtime import fetching, ownership
 from shared.runtime.api import Worker
 from shared.runtime.lane import Lane
 from shared.runtime.ownership import Owned
-from shared.runtime.relay import Relay, Rows, read_positions
+from shared.runtime.relay import Position, Relay, Rows, read_positions
 from shared.runtime.seen import Seen
 from shared.runtime.wire import Record, signal_reader, unpack
 from shared.settings import Settings
@@ -39,6 +39,7 @@ POOL_SIZE = 4
 SEEN_IN_MEMORY = 6_000_000
 BARRIER_S = 5.0
 STANDSTILL_S = 60.0
+NOWHERE = Position(0, None)
 UNOWNED_S = 60.0
 RELAY_INTERVAL_S = 0.02
 OBSERVE_S = 2.0
@@ -77,6 +78,7 @@ class Runtime:
         self._beside: asyncio.Task[None] | None = None
         self._assigned: set[int] = set()
         self._generation = 0
+        self._installation = ""
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._unowned_since: float | None = None
         self._aside: set[asyncio.Task[None]] = set()
@@ -183,6 +185,7 @@ class Runtime:
                 pool.terminate()
             raise
         installation.check(rows, self.settings)
+        self._installation = str(next(iter(rows.values()))["id"])
         reader = self.worker.read or signal_reader(self.worker.fast)
         for number, pool in enumerate(self._pools):
             lane = Lane(self.worker, pool, reader, self.settings.partitions, number)
@@ -327,7 +330,7 @@ class Runtime:
             else:
                 found = {}
             for row in rows:
-                self._check_position(row, found.get(row["partition"], 0))
+                self._check_position(row, found.get(row["partition"], NOWHERE))
             starts = await self._where_to_start(rows)
         except BaseException:
             await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
@@ -336,7 +339,7 @@ class Runtime:
             await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
             return
         for row in rows:
-            self._own(lane, row, relays[row["partition"]], found.get(row["partition"], 0), starts)
+            self._own(lane, row, relays[row["partition"]], found.get(row["partition"], NOWHERE).seq, starts)
 
     def _own(self, lane: Lane, row: Any, relay: Relay, position: int, starts: Mapping[TopicPartition, int]) -> None:
         partition = row["partition"]
@@ -362,12 +365,18 @@ class Runtime:
         lane.add(owned)
         consumer.resume(*here)
 
-    def _check_position(self, row: Any, position: int) -> None:
-        """Refuse to go on when one of the two stores was set back.
+    def _check_position(self, row: Any, on_kafka: Position) -> None:
+        """Refuse to go on when one of the two stores was set back, or belongs to another installation.
 
         Raises Misconfigured that says which.
         """
-        name, partition = self.worker.name, row["partition"]
+        name, partition, position = self.worker.name, row["partition"], on_kafka.seq
+        if on_kafka.installation not in (None, self._installation):
+            raise Misconfigured(
+                f"Kafka holds {name}'s results of installation {on_kafka.installation}, PostgreSQL belongs to "
+                f"{self._installation}: check HUNE_KAFKA_BOOTSTRAP_SERVERS and HUNE_DATABASE_URL, one of them is "
+                "another installation's"
+            )
         if position > row["head"]:
             raise Misconfigured(
                 f"Kafka holds {name}'s results of partition {partition} up to {position}, PostgreSQL knows only "
@@ -431,7 +440,8 @@ class Runtime:
                         break
             return rows
 
-        return Relay(self.worker.name, partition, self.settings.kafka_bootstrap_servers, read_rows, RELAY_INTERVAL_S)
+        bootstrap_servers = self.settings.kafka_bootstrap_servers
+        return Relay(self.worker.name, partition, self._installation, bootstrap_servers, read_rows, RELAY_INTERVAL_S)
 
     # -- watching -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -28,7 +29,7 @@ from shared.kafka import producer_options
 from shared.runtime import lane as lanes
 from shared.runtime import relay as relays
 from shared.runtime import service as services
-from shared.runtime.relay import Relay, read_positions
+from shared.runtime.relay import Position, Relay, read_positions
 from shared.runtime.service import Runtime
 from shared.runtime.wire import ROUTER_PARTITION, Outgoing, event_headers
 from tests.support.lab import (
@@ -378,7 +379,7 @@ async def test_the_last_position_is_found_behind_any_number_of_markers(hands: Ha
             await producer.begin_transaction()
             await (await producer.send(topic, b"99", key=key, partition=0))
             await producer.abort_transaction()
-    assert await read_positions(hands.bootstrap_servers, ledger.name, [0, 1]) == {0: 41}
+    assert await read_positions(hands.bootstrap_servers, ledger.name, [0, 1]) == {0: (41, None)}
 
 
 async def test_stores_that_do_not_fit_together_are_refused(
@@ -390,14 +391,30 @@ async def test_stores_that_do_not_fit_together_are_refused(
         row = dict((await ledger.rows())[0])
         assert row["head"] == 5
         with pytest.raises(Misconfigured, match="up to 9, PostgreSQL knows only 5: PostgreSQL was set back"):
-            runtime._check_position(row, 9)
+            runtime._check_position(row, Position(9, None))
         with pytest.raises(Misconfigured, match=r"published up to 5.*Kafka was set back"):
-            runtime._check_position(row, 0)
+            runtime._check_position(row, Position(0, None))
     # as a process: the backup of PostgreSQL that was restored knows less than Kafka holds
     await ledger.pool.execute("update hune.partitions set head = 3, published = 3 where service = $1", ledger.name)
     said = await ends_with(ledger, exits, caplog)
     assert "PostgreSQL was set back" in said
     assert ledger.name in said
+
+
+async def test_stores_of_two_installations_are_refused(
+    hands: Hands, ledger: Ledger, exits: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ledger.running():
+        await feed(hands, ledger, 5, 0)
+        await ledger.settled(hands)
+    whose = await ledger.pool.fetchval("select id from hune.installation")
+    other = uuid4()
+    await ledger.pool.execute("update hune.installation set id = $1", other)
+    try:
+        said = await ends_with(ledger, exits, caplog)
+    finally:
+        await ledger.pool.execute("update hune.installation set id = $1", whose)
+    assert f"installation {whose}, PostgreSQL belongs to {other}" in said
 
 
 async def ends_with(ledger: Ledger, exits: list[int], caplog: pytest.LogCaptureFixture) -> str:
