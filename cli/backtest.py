@@ -80,29 +80,48 @@ async def _history(as_of: datetime | None) -> tuple[list[Facts], AsOf]:
 
 
 @command.command("fit")
-@click.option("--table", type=FILE, required=True, metavar="CSV", help="One row per customer.")
-@click.option("--label", required=True, metavar="COL=VALUE", help="Which rows left, such as Churn=Yes.")
+@click.option("--log", "of_log", is_flag=True, help="Learn from the installation's own history.")
+@click.option("--table", type=FILE, metavar="CSV", help="One row per customer instead; needs no installation.")
+@click.option("--label", metavar="COL=VALUE", help="Which rows left, such as Churn=Yes.")
+@click.option("--model", type=FILE, metavar="FILE", help="With --log: whose measures (default: config/health.yaml).")
+@click.option("--horizon", type=FAR, default=90, show_default=True, metavar="DAYS", help="How far a score should see.")
+@click.option("--since", type=TIME, metavar="T", help="No cut-off before it (default: 60 days into the history).")
+@click.option("--as-of", type=TIME, metavar="T", help="Where the history ends (default: the installation's clock).")
 @click.option("--out", type=FILE, metavar="FILE", help="Where the model goes (default: stdout).")
 @click.option("--against", type=FILE, metavar="FILE", help="A model written by hand to compare with.")
 @click.option("--without", multiple=True, metavar="COL", help="Do not learn from this column; may be repeated.")
 @click.option("--keep", multiple=True, metavar="COL", help="Learn from it although it looks unfit; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def fit(
-    table: Path,
-    label: str,
+    of_log: bool,
+    table: Path | None,
+    label: str | None,
+    model: Path | None,
+    horizon: int,
+    since: datetime | None,
+    as_of: datetime | None,
     out: Path | None,
     against: Path | None,
     without: tuple[str, ...],
     keep: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Propose a model: monotone bands per column and weights, learnt from who left.
+    """Propose a model: monotone steps and weights, learnt from who left.
 
-    Every figure is of rows that the model behind it had not learnt from. Needs no stack.
+    Every figure is of customers that the model behind it had not learnt from.
     """
-    rows = backtest_table.read_table(table)
-    other = config.load(against, TableModel) if against else None
-    found, text = backtest_table.fitted(rows, label, table.name, other, keep=keep, without=without)
+    if of_log == (table is not None):
+        raise click.UsageError("give --log or --table")
+    if of_log:
+        book, when = run(_history(as_of))
+        click.echo(f"as of {instant(when.at)} ({when.why}); scoring {len(book):,} accounts month by month", err=True)
+        found, text = backtest_log.fitted(book, when.at, horizon, model, against, since)
+    elif table is None or label is None:
+        raise click.UsageError("--table needs --label")
+    else:
+        rows = backtest_table.read_table(table)
+        other = config.load(against, TableModel) if against else None
+        found, text = backtest_table.fitted(rows, label, table.name, other, keep=keep, without=without)
     if out:
         try:
             out.write_text(text, encoding="utf-8")
@@ -112,6 +131,7 @@ def fit(
     if as_json:
         click.echo(output.json_line(found))
     elif out:
-        click.echo(f"{backtest_table.described(found)}\n\n{backtest_table.columns(found)}\n\nwrote {out}")
+        described = backtest_log.described if of_log else backtest_table.described
+        click.echo(f"{described(found)}\n\n{backtest_table.columns(found)}\n\nwrote {out}")
     else:
         click.echo(text, nl=False)

@@ -8,14 +8,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cli.backtest_table import difference_row, lines_of, report_row, verdict
+from cli.backtest_table import difference_row, lines_of, proposal_row, report_row, verdict
 from cli.reading import AsOf, default_as_of
 from cli.support import Stores, open_snapshots
-from services.health import backtest, hindsight, leaving
+from services.health import backtest, fitting_log, hindsight, leaving, proposal
 from services.health.backtest_reading import read_history
 from services.health.facts import Facts
 from services.health.hindsight import Hindsight, Leavings, Window
 from services.health.policy import load_policy
+from services.health.settings import Model
+from shared import config
 from shared.errors import Misconfigured
 from shared.times import instant
 
@@ -41,24 +43,12 @@ def looked_back(
 
     Raises Misconfigured when the history is too short, or too few left in it.
     """
-    window = hindsight.window_of(book, end, timedelta(days=horizon_days), since)
-    months = window.months() if window else []
-    if window is None or not months:
-        raise Misconfigured(
-            f"the history up to {instant(end)} is too short: a first of a month is needed with {horizon_days} days "
-            f"after it and {hindsight.WARM_UP_DAYS} days before it; give --horizon or --since"
-        )
+    window = _window(book, end, horizon_days, since)
     left = {known.account_id: leaving.leavings(known) for known in book}
-    signs = Counter(sign for gone in left.values() for one in gone for sign in one.signs)
     found = _of_model(book, left, window, model)
     sample = hindsight.sample_of(found[1].months)
     row = {
-        "as_of": end,
-        "horizon_days": horizon_days,
-        "cutoffs": [f"{month:%Y-%m-%d}" for month in months],
-        "accounts": len(book),
-        "left": sum(map(len, left.values())),
-        "signs": dict(sorted(signs.items())),
+        **_history_row(book, left, window),
         **found[0],
     }
     if against:
@@ -67,6 +57,61 @@ def looked_back(
         row["against"] = other[0]
         row["difference"] = difference_row(backtest.difference(scores[0], scores[1], sample), sample)
     return row
+
+
+def fitted(
+    book: Sequence[Facts],
+    end: datetime,
+    horizon_days: int,
+    model: Path | None,
+    against: Path | None = None,
+    since: datetime | None = None,
+) -> tuple[dict[str, Any], str]:
+    """The figures of a model proposed from the measures of another one, and the proposed model as YAML.
+
+    Raises Misconfigured when the history is too short, or fewer than 50 accounts left or stayed in it.
+    """
+    window = _window(book, end, horizon_days, since)
+    left = {known.account_id: leaving.leavings(known) for known in book}
+    base = load_policy(model=model).model
+    looks = hindsight.look_back(book, left, window, base, weekly=False).months
+    found, proposed = fitting_log.propose({known.account_id: known for known in book}, looks, base)
+    sample = hindsight.sample_of(looks)
+    row = {**_history_row(book, left, window), **proposal_row(found, sample)}
+    if against:
+        policy = load_policy(model=against)
+        other = hindsight.look_back(book, left, window, policy.model, weekly=False).months
+        scored = hindsight.scored_of(other)
+        report = backtest.report(sample, scored, hindsight.lead_of(other))
+        row["against"] = {"model": str(against), "config_hash": policy.model.digest, **report_row(report, sample)}
+        row["difference"] = difference_row(
+            backtest.difference(100 * (1 - found.chances), scored.scores, sample), sample
+        )
+    text = proposal.as_yaml(found, f"--log --horizon {horizon_days} --as-of {instant(end)}", proposed)
+    row["config_hash"] = config.parse(text, Model).model.digest
+    return row, text
+
+
+def _window(book: Sequence[Facts], end: datetime, horizon_days: int, since: datetime | None) -> Window:
+    window = hindsight.window_of(book, end, timedelta(days=horizon_days), since)
+    if window is None or not window.months():
+        raise Misconfigured(
+            f"the history up to {instant(end)} is too short: a first of a month is needed with {horizon_days} days "
+            f"after it and {hindsight.WARM_UP_DAYS} days before it; give --horizon or --since"
+        )
+    return window
+
+
+def _history_row(book: Sequence[Facts], left: Leavings, window: Window) -> dict[str, Any]:
+    signs = Counter(sign for gone in left.values() for one in gone for sign in one.signs)
+    return {
+        "as_of": window.end,
+        "horizon_days": window.horizon.days,
+        "cutoffs": [f"{month:%Y-%m-%d}" for month in window.months()],
+        "accounts": len(book),
+        "left": sum(map(len, left.values())),
+        "signs": dict(sorted(signs.items())),
+    }
 
 
 def _of_model(
@@ -81,7 +126,7 @@ def _of_model(
     told = hindsight.alerts(found.weeks, left, window.horizon)
     row = {
         "model": str(path or "config/health.yaml"),
-        "config_hash": policy.digest,
+        "config_hash": policy.model.digest,
         "precision_at_5": told.precision,
         "recall_at_5": told.recall,
         "median_days_before_notice": told.median_days_before,
@@ -107,11 +152,15 @@ def _of_model(
 
 def described(found: Mapping[str, Any]) -> str:
     """The report for reading."""
-    parts = [[_head(found)], _felt(found), lines_of(found, WHAT)]
+    parts = [[_head(found)], *_parts(found)]
     if "against" in found:
-        other = found["against"]
-        parts += [[f"against {other['model']}"], _felt(other), lines_of(other, WHAT), [verdict(found["difference"])]]
+        other = _parts(found["against"])
+        parts += [[f"against {found['against']['model']}"], *other, [verdict(found["difference"])]]
     return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _parts(found: Mapping[str, Any]) -> list[list[str]]:
+    return [*([_felt(found)] if "alerts" in found else []), lines_of(found, WHAT)]
 
 
 def _felt(found: Mapping[str, Any]) -> list[str]:

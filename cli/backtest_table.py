@@ -18,7 +18,9 @@ from cli import files, output
 from services.health import backtest, fitting, proposal, tables
 from services.health.backtest import Difference, Floats, Report, Sample, Scored
 from services.health.calibration import FOLDS, SEED
+from services.health.fitting import Proposal
 from services.health.tables import Label, Table, TableModel
+from shared import config
 from shared.config import Loaded
 from shared.errors import Misconfigured
 
@@ -113,26 +115,31 @@ def fitted(
     found = fitting.propose(table, chosen, keep=keep, without=without)
     left = tables.labelled(table, chosen, [against.model] if against else [])
     sample = Sample(left, [str(row) for row in range(len(table))])
-    row = {
+    row = {"label": label, **proposal_row(found, sample)}
+    if against:
+        scores = tables.scores(table, against.model)
+        other = backtest.report(sample, Scored.of(scores, against.model.bands))
+        row["against"] = {"model": str(against.path), "config_hash": against.digest, **report_row(other, sample)}
+        row["difference"] = difference_row(backtest.difference(100 * (1 - found.chances), scores, sample), sample)
+    text = proposal.as_yaml(found, f"--table {name} --label {label}")
+    row["config_hash"] = config.parse(text, TableModel).digest
+    return row, text
+
+
+def proposal_row(found: Proposal, sample: Sample) -> dict[str, Any]:
+    """What a proposed model reached out of fold, and what it is made of."""
+    model = found.learnt.model
+    return {
         "model": "proposed",
-        "label": label,
         "out_of_fold": True,
         "folds": FOLDS,
         "seed": SEED,
         **report_row(found.report, sample),
         "left_out": [asdict(one) for one in found.left_out],
         "unused": list(found.unused),
-        "measures": [proposal.described(name, found.learnt) for name in found.learnt.model.measures],
-        "bands": {"amber": found.learnt.model.bands.amber, "green": found.learnt.model.bands.green},
+        "measures": [proposal.described(name, found.learnt) for name in model.measures],
+        "bands": {"amber": model.bands.amber, "green": model.bands.green},
     }
-    if against:
-        scores = tables.scores(table, against.model)
-        other = backtest.report(sample, Scored.of(scores, against.model.bands))
-        row["against"] = {"model": str(against.path), "config_hash": against.digest, **report_row(other, sample)}
-        row["difference"] = difference_row(backtest.difference(100 * (1 - found.chances), scores, sample), sample)
-    text = proposal.as_yaml(found, name, label)
-    row["config_hash"] = proposal.read_back(text).digest
-    return row, text
 
 
 def report_row(report: Report, sample: Sample) -> dict[str, Any]:

@@ -150,8 +150,21 @@ class Proposal:
     """Columns that add nothing to the others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is learnt from: columns, who left, and how a model scores rows (by their numbers).
+
+    `empty_says` lets an empty cell be worth points of its own; else what is not known is left out of the mean.
+    """
+
+    columns: Sequence[Cells]
+    sample: Sample
+    score: Callable[[Sequence[int], TableModel], Floats]
+    empty_says: bool = True
+
+
 def propose(table: Table, label: Label, *, keep: Collection[str] = (), without: Collection[str] = ()) -> Proposal:
-    """Learn a model, and say what such a model reaches out of fold.
+    """Learn a model of a table, and say what such a model reaches out of fold.
 
     Raises Misconfigured below 50 who left or stayed, for a column that is not there, and when no column tells anything.
     """
@@ -161,33 +174,52 @@ def propose(table: Table, label: Label, *, keep: Collection[str] = (), without: 
     backtest.enough(left, backtest.FEWEST)
     columns, left_out = usable(table, left, label, keep, without)
     keys = ["\x1f".join(text for name, text in row.items() if name != label.column) for row in table]
-    sample = Sample(left, keys)
-    scored, chances = out_of_fold(table, columns, sample)
-    learnt = learn(table, columns, left, np.ones(len(left), bool))
+
+    def score(rows: Sequence[int], model: TableModel) -> Floats:
+        return tables.scores([table[row] for row in rows], model)
+
+    return proposed(Rows(columns, Sample(left, keys), score), left_out)
+
+
+def proposed(rows: Rows, left_out: Sequence[LeftOut] = ()) -> Proposal:
+    """A model learnt from all rows, and what models learnt the same way reach on rows they do not know.
+
+    Raises Misconfigured when no column tells anything.
+    """
+    learnt = learn(rows, np.ones(len(rows.sample.left), bool))
+    if learnt is None:
+        raise Misconfigured("no column tells who left: there is nothing to learn a model from")
+    scored, chances = out_of_fold(rows)
     read = {measure.column for measure in learnt.model.measures.values()}
     return Proposal(
         learnt=learnt,
-        report=replace(backtest.report(sample, scored), calibration=calibration.of_chances(chances, left)),
+        report=replace(
+            backtest.report(rows.sample, scored), calibration=calibration.of_chances(chances, rows.sample.left)
+        ),
         chances=chances,
         left_out=tuple(left_out),
-        unused=tuple(cells.name for cells in columns if cells.name not in read),
+        unused=tuple(cells.name for cells in rows.columns if cells.name not in read),
     )
 
 
-def out_of_fold(table: Table, columns: Sequence[Cells], sample: Sample) -> tuple[Scored, Floats]:
+def out_of_fold(rows: Rows) -> tuple[Scored, Floats]:
     """What a model says of each row that learnt from the other folds alone, and the chance of leaving it gives.
 
     Points of two folds are on two scales, so the score of a row is 100 × (1 − chance); bands are those of its model.
+    A row that its model cannot score is of the mean chance.
     """
-    place, left = calibration.folds(sample.owner, sample.left), sample.left
-    chances, bands = np.empty(len(left)), np.empty(len(left), object)
+    left = rows.sample.left
+    place = calibration.folds(rows.sample.owner, left)
+    chances, bands = np.empty(len(left)), np.full(len(left), "unknown", object)
     for fold in range(FOLDS):
         tried = np.flatnonzero(place == fold)
-        learnt = learn(table, columns, left, place != fold)
-        found = tables.scores([table[row] for row in tried.tolist()], learnt.model)
-        # A row with no score is of the mean chance.
-        chances[tried] = np.where(np.isnan(found), left[place != fold].mean(), learnt.curve.at(np.nan_to_num(found)))
-        bands[tried] = Scored.of(found, learnt.model.bands).bands
+        learnt = learn(rows, place != fold)
+        chances[tried] = left[place != fold].mean()
+        if learnt is not None:
+            found = rows.score(tried.tolist(), learnt.model)
+            known = ~np.isnan(found)
+            chances[tried[known]] = learnt.curve.at(found[known])
+            bands[tried] = Scored.of(found, learnt.model.bands).bands
     told: list[Band] = bands.tolist()
     return Scored(100 * (1 - chances), told), chances
 
@@ -248,13 +280,12 @@ def _is_id(cells: Cells, different: Sequence[str], filled: int) -> bool:
     return bool(known.max() - known.min() < 2 * filled) or (len(lengths) == 1 and min(lengths) >= LONG_NUMBER)
 
 
-def shape_of(cells: Cells, left: Bools, where: Bools) -> Shape:
+def shape_of(cells: Cells, left: Bools, where: Bools, *, empty_says: bool = True) -> Shape:
     """The groups of a column, by the rows `where` alone."""
     base = float(left[where].mean())
-    empty = cells.empty & where
-    blank = Group(int(empty.sum()), int(left[empty].sum()), ("",)) if empty.sum() >= FEWEST_ROWS else None
-    there = where & ~cells.empty
     price = math.log(max(int(where.sum()), 2))
+    there = where & ~cells.empty
+    blank = _of_empty(cells, left, where, price) if empty_says else None
     if cells.numbers is not None:
         groups = monotone(_cuts(cells.numbers[there], left[there]), price + 2 * math.log(2))  # of two directions
         return Shape(cells.name, True, groups, blank, base)
@@ -266,6 +297,16 @@ def shape_of(cells: Cells, left: Bools, where: Bools) -> Shape:
     ranked = sorted(frequent, key=lambda group: (-group.rate, group.holds))
     # Words are put in order by the very outcome: of k words of pure chance the best cut gains (k − 1) × 2 ÷ π.
     return Shape(cells.name, False, merged(ranked, price + (len(ranked) - 1) * 2 / math.pi), blank, base)
+
+
+def _of_empty(cells: Cells, left: Bools, where: Bools, price: float) -> Group | None:
+    """The empty cells, if there are enough of them and they tell more than they cost."""
+    blank, other = (
+        Group(int(rows.sum()), int(left[rows].sum()), ("",)) for rows in (cells.empty & where, where & ~cells.empty)
+    )
+    if blank.n < FEWEST_ROWS:
+        return None
+    return blank if other.n and len(merged([blank, other], price)) > 1 else None
 
 
 def _cuts(numbers: Floats, left: Bools) -> list[Group]:
@@ -328,21 +369,17 @@ def _likelihood(group: Group) -> float:
     return gone + (stayed * math.log(stayed / group.n) if stayed else 0.0)
 
 
-def learn(table: Table, columns: Sequence[Cells], left: Bools, where: Bools) -> Learnt:
-    """A model by the rows `where` alone, as it is written down: in rounded points and weights.
-
-    Raises Misconfigured when no column tells anything.
-    """
-    shapes = {cells.name: shape_of(cells, left, where) for cells in columns}
-    telling = [cells for cells in columns if len(shapes[cells.name].groups) + bool(shapes[cells.name].empty) > 1]
-    odds = {cells.name: shapes[cells.name].of_rows(cells)[where] for cells in telling}
-    slopes = _slopes(odds, left[where])
+def learn(rows: Rows, where: Bools) -> Learnt | None:
+    """A model by the rows `where` alone, as it is written down: in rounded points and weights. None: nothing tells."""
+    left = rows.sample.left
+    shapes = {cells.name: shape_of(cells, left, where, empty_says=rows.empty_says) for cells in rows.columns}
+    telling = [cells for cells in rows.columns if len(set(_all_odds(shapes[cells.name]))) > 1]
+    slopes = _slopes({cells.name: shapes[cells.name].of_rows(cells)[where] for cells in telling}, left[where])
     measures = _measures({name: shapes[name] for name in slopes}, slopes)
     if not measures:
-        raise Misconfigured("no column tells who left: there is nothing to learn a model from")
-    rows = [table[row] for row in np.flatnonzero(where).tolist()]
+        return None
     model = TableModel(measures=measures, bands=Bands(amber=1, green=2))
-    found = tables.scores(rows, model)
+    found = rows.score(np.flatnonzero(where).tolist(), model)
     known = ~np.isnan(found)
     bands = _bands(found[known], left[where][known])
     curve = Curve.through(found[known], left[where][known])
@@ -376,8 +413,12 @@ def _measures(shapes: Mapping[str, Shape], slopes: Mapping[str, float]) -> dict[
     return found
 
 
+def _all_odds(shape: Shape) -> list[float]:
+    return [shape.odds(group) for group in shape.groups] + ([shape.odds(shape.empty)] if shape.empty else [])
+
+
 def _span(shape: Shape) -> tuple[float, float]:
-    odds = [shape.odds(group) for group in shape.groups] + ([shape.odds(shape.empty)] if shape.empty else [])
+    odds = _all_odds(shape)
     return min(odds), max(odds)
 
 

@@ -110,12 +110,15 @@ class Hindsight:
     weeks: tuple[tuple[Look, ...], ...]
 
 
-def look_back(book: Sequence[Facts], left: Leavings, window: Window, model: Model) -> Hindsight:
+def look_back(book: Sequence[Facts], left: Leavings, window: Window, model: Model, *, weekly: bool = True) -> Hindsight:
+    """What a model would have said of every account at the window's cut-offs."""
+
     def at(cut: datetime) -> tuple[Look, ...]:
         found = (look(known, cut, model, left[known.account_id], window.horizon) for known in book)
         return tuple(one for one in found if one is not None)
 
-    return Hindsight(tuple(one for cut in window.months() for one in at(cut)), tuple(map(at, window.weeks())))
+    weeks = window.weeks() if weekly else []
+    return Hindsight(tuple(one for cut in window.months() for one in at(cut)), tuple(map(at, weeks)))
 
 
 def sample_of(looks: Sequence[Look]) -> Sample:

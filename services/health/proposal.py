@@ -10,40 +10,37 @@ import yaml
 
 from services.health.calibration import FOLDS
 from services.health.fitting import Group, Learnt, Proposal
-from services.health.tables import Column, TableModel
-from shared import config
-from shared.config import Loaded
+from services.health.settings import Measure, Model
+from services.health.tables import Column
 
 WIDTH = 118
 
 
-def as_yaml(found: Proposal, table: str, label: str) -> str:
-    """The model as a file that `hune backtest --model` reads."""
-    model = found.learnt.model
-    head = "\n".join(f"# {line}".rstrip() for said in _head(found, table, label) for line in textwrap.wrap(said, WIDTH))
+def as_yaml(found: Proposal, options: str, model: Model | None = None) -> str:
+    """The model as a file that `hune backtest --model` reads; `options` are of the command, `model` is of a history."""
+    of_table = found.learnt.model
+    head = "\n".join(f"# {line}" for said in _head(found, options, model) for line in textwrap.wrap(said, WIDTH))
     settings = {
-        "coverage_floor": model.coverage_floor,
-        "bands": {"amber": _short(model.bands.amber), "green": _short(model.bands.green)},
+        "coverage_floor": of_table.coverage_floor if model is None else model.coverage_floor,
+        "bands": {"amber": _short(of_table.bands.amber), "green": _short(of_table.bands.green)},
     }
-    parts = [head, _dump(settings), "", "measures:"]
-    for name, measure in model.measures.items():
-        parts += [f"  # {line}" for line in textwrap.wrap(_shares(found.learnt, measure), WIDTH - 4)]
-        parts.append(textwrap.indent(_dump({name: _fields(measure)}), "  "))
+    parts = [head, _dump(settings if model is None else {"language": model.language} | settings), "", "measures:"]
+    for name, column in of_table.measures.items():
+        parts += [f"  # {line}" for line in textwrap.wrap(_shares(found.learnt, column), WIDTH - 4)]
+        fields = {name: _fields(column)} if model is None else {column.column: _measure(model.measures[column.column])}
+        parts.append(textwrap.indent(_dump(fields), "  "))
     return "\n".join(parts) + "\n"
 
 
-def read_back(text: str) -> Loaded[TableModel]:
-    return config.parse(text, TableModel)
-
-
-def _head(found: Proposal, table: str, label: str) -> Iterator[str]:
+def _head(found: Proposal, options: str, model: Model | None) -> Iterator[str]:
     report = found.report
     low, high = report.auc_ci
-    yield f"Proposed by hune backtest fit --table {table} --label {label}"
+    rows = "customers" if model is None else "account-months"
+    yield f"Proposed by hune backtest fit {options}"
     yield (
-        f"Learnt from {report.n:,} customers of whom {report.positives:,} left. Tried on customers that it had not "
-        f"learnt from ({FOLDS} folds): AUC {report.auc:.4f} [{low:.4f}, {high:.4f}]; of the tenth with the lowest "
-        f"scores {report.precision_at_decile:.1%} left."
+        f"Learnt from {report.n:,} {rows}; {report.positives:,} left. Tried on customers that it had not learnt from "
+        f"({FOLDS} folds): AUC {report.auc:.4f} [{low:.4f}, {high:.4f}]; of the tenth with the lowest scores "
+        f"{report.precision_at_decile:.1%} left."
     )
     yield "Red is about the tenth with the lowest scores; three quarters of those who left were below green."
     for one in found.left_out:
@@ -94,6 +91,15 @@ def _fields(measure: Column) -> dict[str, Any]:
     if measure.missing != "ignore":
         said["missing"] = measure.missing if isinstance(measure.missing, str) else _short(measure.missing)
     return said
+
+
+def _measure(measure: Measure) -> dict[str, Any]:
+    """A measure of the history: what it asks as it was, its scale and weight as they were found."""
+    said = measure.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    first = {"label": said.pop("label"), "group": said.pop("group"), "kind": said.pop("kind")}
+    own = {name: value for name, value in said.items() if name not in ("weight", "at_least", "missing")}
+    steps = {_short(edge): _short(points) for edge, points in (measure.at_least or {}).items()}
+    return first | own | {"weight": measure.weight, "at_least": steps}
 
 
 def _short(number: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from services.health.scoring import NEUTRAL, points_between
-from services.health.settings import Bands, Language, Settings, Words
+from services.health.measures import NEUTRAL
+from services.health.plan import points_between, points_from, weighted_mean
+from services.health.settings import Bands, Language, Points, Settings, Steps, Words
 from shared.errors import Misconfigured
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Table = Sequence[Mapping[str, str]]
 OTHERWISE = "*"
-Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class Column(Settings):
@@ -37,7 +36,7 @@ class Column(Settings):
     weight: Annotated[float, Field(gt=0)]
     worst: float | None = None
     best: float | None = None
-    at_least: Annotated[dict[float, Points], Field(min_length=1)] | None = None
+    at_least: Steps | None = None
     values: Annotated[dict[str, Points], Field(min_length=1)] | None = None
     missing: Literal["ignore", "neutral", "zero"] | Points = "ignore"
 
@@ -129,11 +128,8 @@ def _score(row: Mapping[str, str], number: int, readers: Sequence[Reader], total
         measured += reader.weight * is_measured
         if points is not None:
             known.append((reader.weight, points))
-    weight = math.fsum(share for share, _ in known)
-    if not weight or measured / total < model.coverage_floor:
-        return math.nan
-    # rounding may leave the mean of equal points a hair outside their range
-    return min(100.0, max(0.0, math.fsum(share * points for share, points in known) / weight))
+    exact = weighted_mean(known)
+    return math.nan if exact is None or measured / total < model.coverage_floor else exact
 
 
 class Reader:
@@ -175,7 +171,7 @@ class Reader:
         if value is None:
             raise Misconfigured(f"{where}: {text!r} is not a finite number; give the measure values for words")
         if self._edges:
-            return self._steps[max(0, bisect.bisect_right(self._edges, value) - 1)], True
+            return points_from(value, self._edges, self._steps), True
         assert measure.worst is not None
         assert measure.best is not None
         return points_between(value, measure.worst, measure.best), True

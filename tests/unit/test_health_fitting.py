@@ -52,6 +52,12 @@ def proposed(table: Rows, **options: Any) -> Proposal:
     return fitting.propose(table, LEFT, **options)
 
 
+def rows_of(table: Rows, left: Any, keys: list[str] | None = None) -> fitting.Rows:
+    columns, _ = fitting.usable(table, left, LEFT)
+    sample = Sample(left, keys or [str(row) for row in range(len(table))])
+    return fitting.Rows(columns, sample, lambda rows, model: tables.scores([table[row] for row in rows], model))
+
+
 def with_column(table: Rows, name: str, cell: Callable[[int, dict[str, str]], str]) -> Rows:
     return [{name: cell(number, row), **row} for number, row in enumerate(table)]
 
@@ -154,10 +160,10 @@ def test_points_and_weights_are_the_curve_that_was_learnt() -> None:
     """The score ranks as the sum of slope × log odds does, but for rounding to whole points."""
     table = a_table(900)
     left = tables.labelled(table, LEFT)
-    columns, _ = fitting.usable(table, left, LEFT)
-    everybody = np.ones(len(left), bool)
-    learnt = fitting.learn(table, columns, left, everybody)
-    cells = {one.name: one for one in columns}
+    rows = rows_of(table, left)
+    learnt = fitting.learn(rows, np.ones(len(left), bool))
+    assert learnt is not None
+    cells = {one.name: one for one in rows.columns}
     odds = {name: shape.of_rows(cells[name]) for name, shape in learnt.shapes.items()}
     slopes = calibration.logistic(np.column_stack(list(odds.values())), left, fitting.RIDGE)[1:]
     line = np.column_stack(list(odds.values())) @ slopes
@@ -206,16 +212,14 @@ def test_a_row_is_scored_by_models_that_never_saw_it() -> None:
     """Another label of one row moves its own chance only through folds in which it is not."""
     table = a_table(400)
     left = tables.labelled(table, LEFT)
-    columns, _ = fitting.usable(table, left, LEFT)
     keys = [row["customer_id"] for row in table]
-    place = calibration.folds(keys, left)
-    tried = place == 2
-    other = left ^ tried
-    learnt = [fitting.learn(table, columns, labels, ~tried) for labels in (left, other)]
-    assert learnt[0] == learnt[1]
-    _, chances = fitting.out_of_fold(table, columns, Sample(left, keys))
-    rows = [row for row, there in zip(table, tried, strict=True) if there]
-    assert chances[tried].tolist() == learnt[0].curve.at(tables.scores(rows, learnt[0].model)).tolist()
+    tried = calibration.folds(keys, left) == 2
+    one, other = (fitting.learn(rows_of(table, labels, keys), ~tried) for labels in (left, left ^ tried))
+    assert one is not None
+    assert one == other
+    _, chances = fitting.out_of_fold(rows_of(table, left, keys))
+    there = [row for row, is_tried in zip(table, tried, strict=True) if is_tried]
+    assert chances[tried].tolist() == one.curve.at(tables.scores(there, one.model)).tolist()
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +22,9 @@ from services.health.hindsight import Look, Window
 from services.health.leaving import Leaving
 from services.health.policy import load_policy
 from services.health.scoring import Score
+from services.health.settings import Model
 from services.health.usage import micros, moment
+from shared import config
 from shared.errors import Misconfigured
 from shared.events import model_of, wire_type_of
 from tests.unit.test_health_usage import used
@@ -233,13 +236,13 @@ def test_an_alert_is_given_again_after_a_horizon_and_only_those_within_it_forete
     assert found.recall == 0
 
 
-def a_book(accounts: int = 60, seed: int = 5) -> list[Facts]:
+def a_book(accounts: int = 60, seed: int = 5, step: int = 2) -> list[Facts]:
     """Half of the accounts use it less and less in the two months before they give notice."""
     dice, book = np.random.default_rng(seed), []
     for number in range(accounts):
         gone = int(dice.integers(130, 290)) if number % 2 else None
         said: list[Said] = [PAYS, ("csm.changed", 0, {"person_id": f"csm{number % 3}"})]
-        for day in range(0, 300 if gone is None else gone, 2):
+        for day in range(0, 300 if gone is None else gone, step):
             fades = gone is not None and day > gone - 60
             if dice.random() < (0.1 if fades else 0.7):
                 said.append(("usage.tracked", day + 0.4, {"user_id": f"u{dice.integers(6)}", "feature": "search"}))
@@ -285,6 +288,32 @@ def test_what_comes_after_changes_labels_and_no_score() -> None:
     same = [after[look.account_id, look.at] for look in until]
     assert [(one.score, one.owner) for one in same] == [(one.score, one.owner) for one in until]
     assert sum(one.days_left is not None for one in same) > sum(one.days_left is not None for one in until)
+
+
+def test_a_model_is_learnt_from_the_history_and_judged_on_other_accounts(tmp_path: Path) -> None:
+    book, end, out = a_book(120, step=6), at(300), tmp_path / "health.yaml"
+    found, text = backtest_log.fitted(book, end, 60, None)
+    out.write_text(text)
+    assert found["out_of_fold"]
+    assert "Obuchowski" in found["auc_ci_method"]
+    assert found["auc_ci"][0] > 0.6
+    assert {"sponsors", "nps"} <= {one["column"] for one in found["left_out"]}
+    model = config.load(out, Model).model
+    assert model.digest == found["config_hash"]
+    assert set(model.measures) == {one["column"] for one in found["measures"]} < set(MODEL.measures)
+    for name, measure in model.measures.items():
+        points = [measure.at_least[edge] for edge in sorted(measure.at_least)] if measure.at_least else []
+        assert points in (sorted(points), sorted(points, reverse=True))
+        assert (min(points), max(points)) == (0, 100)
+        assert (measure.kind, measure.label) == (MODEL.measures[name].kind, MODEL.measures[name].label)
+    again = backtest_log.looked_back(book, end, 60, out)
+    assert again["auc"] > 0.6
+    assert again["config_hash"] == found["config_hash"]
+
+
+def test_below_fifty_accounts_that_left_nothing_is_learnt_however_many_months_there_are() -> None:
+    with pytest.raises(Misconfigured, match=r"customers left .* below 50"):
+        backtest_log.fitted(a_book(20), at(300), 60, None)
 
 
 @pytest.mark.parametrize("end", [at(100), at(1)])
