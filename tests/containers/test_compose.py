@@ -85,14 +85,16 @@ def test_services_run_without_rights(whole: Composed) -> None:
 
 
 def test_what_goes_in_comes_out_and_a_kill_of_everything_loses_nothing(whole: Composed, key: str) -> None:
-    before, after = some_use(0, 3_000), some_use(3_000, 1_500)
+    before, meanwhile, after = some_use(0, 3_000), some_use(3_000, 500), some_use(3_500, 1_000)
     post(whole, key, before)
-    whole.compose("kill")  # with whatever was in flight; the gateway's 200 means that Kafka has it
+    whole.compose("kill", "kafka")
+    post(whole, key, meanwhile)  # into the gateway's spool
+    whole.compose("kill")  # with whatever was in flight; the gateway's 200 means that Kafka or the spool has it
     assert {row["State"] for row in containers(whole).values()} == {"exited"}
     whole.up()
     post(whole, key, after)
     whole.hune("settle", "--timeout", "180")
-    assert exported(whole) == counted([*before, *after])
+    assert exported(whole) == counted([*before, *meanwhile, *after])
     inside = whole.compose("run", "--rm", "cli", "export", "usage", "--json").stdout
     assert len(inside.splitlines()) == ACCOUNTS
 
