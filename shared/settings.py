@@ -25,6 +25,7 @@ class Settings:
     probes_host: str = "127.0.0.1"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
+    dedupe_days: int = 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -44,6 +45,7 @@ class Settings:
             probes_host=env.get("HUNE_PROBES_HOST", "").strip() or "127.0.0.1",
             gateway_host=env.get("HUNE_GATEWAY_HOST", "127.0.0.1"),
             gateway_port=_number(env, "HUNE_GATEWAY_PORT", 8080),
+            dedupe_days=_number(env, "HUNE_DEDUPE_DAYS", 0),
         )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -400,18 +401,25 @@ class Lane:
                 await self._apply(Work([self._read(_record_of(row))], [owned], redriven=[row["id"]]))
 
     async def _compact(self) -> None:
-        """One step of turning closed hours of seen ids into sorted chunks."""
+        """One step of turning closed hours of seen ids into sorted chunks, and of dropping those kept long enough."""
         if self._queued or not self.worker.dedupe:
             return
-        before = int(time.time()) // 3600 - 2
-        ripe = [owned for owned in self.owned.values() if owned.seen.may_compact(before)]
+        before, now = int(time.time()) // 3600 - 2, datetime.now(UTC)
+        clocks = {partition: now if owned.live else owned.clock for partition, owned in self.owned.items()}
+        ripe = [
+            (owned, clocks[partition])
+            for partition, owned in self.owned.items()
+            if owned.seen.may_compact(before) or owned.seen.may_prune(clocks[partition])
+        ]
         if not ripe:
             return
         try:
             async with self.pool.acquire() as connection:
-                for owned in ripe:
+                for owned, clock in ripe:
                     async with connection.transaction():
                         await ownership.lock(connection, self.worker.name, [owned])
+                        if clock is not None and owned.seen.may_prune(clock):
+                            await owned.seen.prune(connection, clock)
                         await owned.seen.compact(connection, before, COMPACT_BUCKETS)
                     if self._queued:
                         return

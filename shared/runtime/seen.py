@@ -16,6 +16,7 @@ import heapq
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,6 +112,11 @@ LIST_WORTH_PACKING = """
         on c.bucket = s.bucket
      where (s.rows >= 4 or s.size > 8 * $4::int) and (s.size * 8 >= coalesce(c.size, 0) or s.rows >= 64)
 """
+PRUNE = """
+    with fresh as (delete from hune.seen where service = $1 and partition = $2 and bucket < $3),
+         cold as (delete from hune.seen_cold where service = $1 and partition = $2 and bucket < $3)
+    select
+"""
 TAKE_OUT = """
     with fresh as (delete from hune.seen
                     where service = $1 and partition = $2 and bucket = any($3::int[]) returning bucket, ids),
@@ -128,11 +134,13 @@ class Seen:
     """What the owner of one (service, partition) has applied; make a new one with each assignment.
 
     `capacity` is how many ids may stay in memory, at 8 to 16 bytes each. The busiest bucket of the last batch
-    stays even if it alone is larger: without it every batch would read it again.
+    stays even if it alone is larger: without it every batch would read it again. After `days` (0: never) ids may be
+    dropped: what is older then cannot be told from a repeat.
     """
 
-    def __init__(self, service: str, partition: int, capacity: int) -> None:
-        self.service, self.partition, self.capacity = service, partition, capacity
+    def __init__(self, service: str, partition: int, capacity: int, days: int = 0) -> None:
+        self.service, self.partition, self.capacity, self.days = service, partition, capacity, days
+        self._pruned_to = 0
         self.abort()
 
     def abort(self) -> None:
@@ -168,6 +176,25 @@ class Seen:
     def resident(self) -> int:
         """How much of the capacity is used, in ids."""
         return self._weight
+
+    def too_old(self, hours: Ids, clock: datetime | None) -> Mask:
+        """Which of these hours (since 1970, or UNDATED) lie so far back that their ids may be gone."""
+        first = _day_of(clock) - self.days if self.days and clock else 0
+        old: Mask = (hours != UNDATED) & (hours < first * 24)
+        return old
+
+    def may_prune(self, clock: datetime | None) -> bool:
+        return bool(self.days and clock) and self._oldest(clock) > self._pruned_to
+
+    async def prune(self, db: Connection, clock: datetime) -> None:
+        """Drop what `too_old` keeps nobody from asking for any more, in a transaction that holds the lock row."""
+        await db.execute(PRUNE, self.service, self.partition, self._oldest(clock) * SLOTS)
+        self.abort()
+        self._pruned_to = self._oldest(clock)
+
+    def _oldest(self, clock: datetime | None) -> int:
+        """The first day that is kept: one more than is promised, for clocks that do not agree."""
+        return _day_of(clock) - self.days - 1 if clock else 0
 
     def may_compact(self, before_hour: int) -> bool:
         """Whether `compact` could find something to do: ask before opening a transaction for it."""
@@ -523,6 +550,10 @@ def _with_run(runs: list[Ids], ids: Ids) -> list[Ids]:
 
 def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
     return [[row[column] for row in rows] for column in range(width)]
+
+
+def _day_of(moment: datetime) -> int:
+    return int(moment.astimezone(UTC).timestamp()) // 86_400
 
 
 def _ends_at(bucket: int) -> int:

@@ -354,7 +354,12 @@ class Runtime:
             live=row["live"],
             marks=row["marks"],
             counts=Counter(row["counts"]),
-            seen=Seen(self.worker.name, partition, SEEN_IN_MEMORY // self.settings.partitions),
+            seen=Seen(
+                self.worker.name,
+                partition,
+                SEEN_IN_MEMORY // self.settings.partitions,
+                self.settings.dedupe_days,
+            ),
             relay=relay,
         )
         relay.begin(max(position, 0), owned.head)

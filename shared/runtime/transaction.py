@@ -149,8 +149,13 @@ class Attempt:
             if owns:
                 ids = [seen.identity(own.signal.source, own.signal.id, own.own_time) for own in owns]
                 hashes = np.fromiter((hash for hash, _ in ids), np.uint64, len(ids))
-                self._identified.append((owns, hashes))
                 hours = np.fromiter((hour for _, hour in ids), np.int64, len(ids))
+                known = ~o.seen.too_old(hours, unit.clock(o.partition))
+                if not known.all():
+                    unit.count(o.partition, "suppressed", int((~known).sum()))
+                    owns = [own for own, is_known in zip(owns, known.tolist(), strict=True) if is_known]
+                    by_partition[o.partition], hashes, hours = owns, hashes[known], hours[known]
+                self._identified.append((owns, hashes))
                 asked.append((o.seen, hashes, hours))
         fresh: list[Own] = []
         masks = await seen.check_all(db, asked)

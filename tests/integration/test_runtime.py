@@ -718,3 +718,31 @@ async def test_it_settles_within_a_moment_of_the_last_record(hands: Hands, ledge
         await eventually(lambda: ledger.has("timed0000"))
         assert time.monotonic() - began < 10
     assert services.BARRIER_S < 15, "a revoke must end before the group's rebalance timeout"
+
+
+# -- ids that are kept for a while only --------------------------------------------------------------
+
+
+async def test_what_is_older_than_the_ids_that_are_kept_is_suppressed_not_counted_twice(
+    hands: Hands, ledger: Ledger
+) -> None:
+    ledger.settings = replace(ledger.settings, dedupe_days=30)
+    account, now = account_in(0, ledger.settings.partitions), datetime.now(UTC)
+    ages = {"old": 40, "young": 20, "new": 0}
+    records = [a_routed(account, name, at=now - timedelta(days=days)) for name, days in ages.items()]
+    left = "select count(*) from hune.seen where service = $1 and partition = 0"
+    async with ledger.running():
+        await hands.send_all(ledger.reads, 0, records)
+        await ledger.settled(hands)
+        assert await ledger.ids() == list(ages), "before there is a time nothing is too old"
+        await hands.send_all(ledger.reads, 0, [a_clock(0, None, None, live=True)])
+
+        async def pruned() -> bool:
+            return bool(await ledger.pool.fetchval(left, ledger.name) == 2)
+
+        await eventually(pruned)
+        await hands.send_all(ledger.reads, 0, [*records, a_routed(account, "older", at=now - timedelta(days=41))])
+        await ledger.settled(hands)
+        assert await ledger.ids() == list(ages)
+        counts = await ledger.counts()
+    assert counts == {"read": 7, "applied": 3, "duplicate": 2, "suppressed": 2}
