@@ -170,10 +170,10 @@ def target(score: Score, model: Model, rule: AnyRule) -> int | None:
 def smallest_change(score: Score, wanted: int, at: Situation) -> tuple[Step, ...]:
     """The least that lifts the score to so many whole points: one measure if one can, else the costliest together.
 
-    Nothing where a cap holds it down, or where not even a few measures together could.
+    Nothing where a cap or a person holds it, or where not even a few measures together could.
     """
     plan, least = scoring.plan_of(score, at.model), wanted - 0.5  # rounds up to it
-    if any(cap < least for _, cap in score.caps):
+    if score.override is not None or any(cap < least for _, cap in score.caps):
         return ()
     points = [part.points for part in score.parts]
     steps: dict[int, float] = {}

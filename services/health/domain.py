@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import xxhash
 
-from services.health import episodes, facts, scoring, shares, wording
+from services.health import episodes, facts, overrides, scoring, shares, wording
 from services.health.alerts import Situation
 from services.health.context import Context, context_of
 from services.health.episodes import NOTHING, Episode, Grown, Hush
@@ -101,7 +101,7 @@ class Decision:
 def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause: str, baseline: bool) -> Decision:
     """Decide what is worth telling of an account at T, after what was told before."""
     now = facts.picture(known, at)
-    score = scoring.score_of(known, now, policy.model)
+    score = overrides.score_of(known, now, policy.model)
     plan = policy.model.plans[score.profile]
     band = scoring.shown_band(score, memory.band, plan.bands)
     change = _change(memory, score, band, policy)
@@ -143,6 +143,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         due_at=_soonest(
             due_at(known, now, policy),
             episodes.due_at(after.open, after.hush, policy.rules, at),
+            overrides.ends_at(known, at),
         ),
         timezone=now.zone.key,
         last_active_day=None if now.usage.last_at is None else now.day_of(now.usage.last_at),
@@ -151,19 +152,21 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
 
 def _change(memory: Memory, after: Score, band: scoring.Band, policy: Policy) -> Change | None:
     before, model = memory.score, policy.model
-    if before is not None and (before.score, before.band, memory.band or before.band) == (
-        after.score,
-        after.band,
-        band,
+    said = overrides.why(before, after, model.language)
+    if (
+        before is not None
+        and said is None
+        and (before.score, before.band, memory.band or before.band) == (after.score, after.band, band)
     ):
         return None
-    why = shares_between(before, after, policy)
-    return Change(before, after, why, wording.why_changed(before, after, why, model, model.language), band)
+    causes = shares_between(before, after, policy)
+    why = said or wording.why_changed(before, after, causes, model, model.language)
+    return Change(before, after, causes, why, band)
 
 
 def shares_between(before: Score | None, after: Score, policy: Policy) -> Mapping[str, float]:
     """What each cause contributed to the change of a score; nothing where there was none."""
-    if before is None:
+    if before is None or (before.override is not None and before.override == after.override):
         return {}
     older = policy.older.get(before.config)
     old = scoring.plan_of(before, policy.model, older)

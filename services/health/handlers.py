@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.health import actions, domain, episodes, facts, store, telling, usage
+from services.health import actions, domain, episodes, facts, overrides, store, telling, usage
 from services.health.actions import Acted, Action, Declined, Past
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
@@ -141,7 +141,7 @@ class Handlers:
         others = await _keep_rates(others, unit)
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
-        done = self._asked(others, rows, unit)
+        done = self._asked(others, learnt, rows, unit)
         events = use.events()
         walked = self._used_news(use, events, rows, unit) | _other_news(others, learnt, rows, unit)
         walks = await self._load(walked, rows, batch, learnt, unit) if walked else {}
@@ -190,17 +190,21 @@ class Handlers:
     def _asked(
         self,
         others: Sequence[Signal],
+        learnt: dict[int, Learnt | Ignore | Reject],
         rows: Mapping[str, Account],
         unit: UnitOfWork,
     ) -> dict[int, Action | Acted | Declined]:
-        """Requests to do something: what they ask for, or why it cannot be."""
+        """Requests to do something: what they ask for, or why it cannot be; an override is learnt like a fact."""
         found: dict[int, Action | Acted | Declined] = {}
         for signal in others:
             if signal.type != "request.made" or signal.account_id not in rows:
                 continue
             demand, data, clock = telling.demand_of(signal), signal.data, unit.clock(signal.partition)
             try:
-                if demand in actions.DEMANDS and clock is not None:
+                if demand == overrides.DEMAND:
+                    at = signal.occurred_at
+                    learnt[id(signal)] = overrides.learn(signal.id, at, data.parameters, data.user_id)
+                elif demand in actions.DEMANDS and clock is not None:
                     found[id(signal)] = actions.read(demand, data.parameters, data.user_id, clock)
             except Unusable as error:
                 found[id(signal)] = Declined(str(error))
@@ -409,7 +413,7 @@ class Handlers:
         elif signal.type == "request.made":
             walk = walks.get(signal.account_id)
             standing = (walk.known, walk.memory) if walk else None
-            came = None if isinstance(done, Action) else done
+            came = said if isinstance(said, Learnt) else None if isinstance(done, Action) else done
             telling.reply(signal, standing, signal.account_id in rows, came, unit, self.policy)
 
     async def _save_use(self, use: Use, events: Events, unit: UnitOfWork) -> None:

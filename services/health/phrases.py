@@ -5,6 +5,19 @@ from __future__ import annotations
 from services.health.settings import Language
 
 _TEXTS: dict[str, dict[Language, str]] = {
+    "nothing": {"en": "nothing", "fr": "rien"},
+    "overridden": {
+        "en": "Set to {score} by {by} until {until}: {reason} (computed: {computed})",
+        "fr": "Fixé à {score} par {by} jusqu'au {until} : {reason} (calculé : {computed})",
+    },
+    "back_to": {
+        "en": "The override by {by} is over: {score} as computed",
+        "fr": "La correction de {by} est terminée : {score} d'après le calcul",
+    },
+    "back_to_unknown": {
+        "en": "The override by {by} is over: too little is known for a score",
+        "fr": "La correction de {by} est terminée : trop peu de données pour un score",
+    },
     "closed": {"en": "Closed by {by}: {title}", "fr": "Clos par {by} : {title}"},
     "closed_by_nobody": {"en": "Closed by request: {title}", "fr": "Clos sur demande : {title}"},
     "grown": {"en": "Now {severity}. {why}", "fr": "Désormais {severity}. {why}"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from services.health import facts, scoring, shares, telling, usage, wording
+from services.health import facts, overrides, scoring, shares, telling, usage, wording
 from services.health.adoption_reading import adoption_rows, time_to_value_rows
 from services.health.alert_reading import export_alerts
 from services.health.domain import Policy, shares_between
@@ -19,6 +19,7 @@ from services.health.revenue_reading import export_revenue
 from services.health.usage import Events, Usage, from_bytes, moment
 from shared.db import Connection
 from shared.errors import Misconfigured
+from shared.times import instant
 
 Row = dict[str, Any]
 
@@ -60,7 +61,7 @@ async def export_accounts(dbs: Sequence[Connection], as_of: datetime, options: M
     policy = _policy(options)
     rows = []
     for known, now in await _pictures(dbs, as_of):
-        profile, score = now.profile, scoring.score_of(known, now, policy.model)
+        profile, score = now.profile, overrides.score_of(known, now, policy.model)
         rows.append(
             {
                 "account_id": known.account_id,
@@ -135,7 +136,7 @@ async def export_scores(dbs: Sequence[Connection], as_of: datetime, options: Map
     return [
         {
             "account_id": known.account_id,
-            **_rounded(scoring.score_of(known, now, policy.model)),
+            **_rounded(overrides.score_of(known, now, policy.model)),
             "config_hash": policy.digest,
             "as_of": _utc(usage.micros(as_of)),
         }
@@ -147,8 +148,9 @@ def _rounded(score: scoring.Score) -> Row:
     return {
         "score": score.score,
         "band": score.band,
-        "exact": _six(score.exact),
+        "exact": _six(score.shown),
         "coverage": _six(score.coverage),
+        "override": _override(score),
         "profile": score.profile,
         "profile_reason": score.because,
         "uncapped": _six(score.uncapped),
@@ -192,9 +194,9 @@ async def explain(
             f"account {account_id!r} is not known at {_utc(usage.micros(as_of))}; see: hune export accounts"
         )
     now = facts.picture(known, as_of)
-    score = scoring.score_of(known, now, policy.model)
+    score = overrides.score_of(known, now, policy.model)
     back = as_of - timedelta(days=since_days)
-    before = scoring.score(known, back, policy.model)
+    before = overrides.score_of(known, facts.picture(known, back), policy.model)
     why = shares_between(before, score, policy)
     language = policy.model.language
     answer = telling.score_fields(score, policy)
@@ -210,14 +212,24 @@ async def explain(
             "since": _utc(usage.micros(back)),
             "score": before.score,
             "band": before.band,
-            "exact": _six(before.exact),
+            "exact": _six(before.shown),
             "shares": [
                 {"cause": name, "kind": shares.kind_of(name), "points": _six(points)}
                 for name, points in shares.largest_first(why)
             ],
-            "why": wording.why_changed(before, score, why, policy.model, language),
+            "why": overrides.why(before, score, language)
+            or wording.why_changed(before, score, why, policy.model, language),
         },
     }
+
+
+def _override(score: scoring.Score) -> Row | None:
+    """What a person said instead of the computed figures, which stand beside it."""
+    said = score.overridden
+    if said is None:
+        return None
+    computed = {"score": said.score, "band": said.band, "exact": _six(score.exact)}
+    return {"by": said.by, "reason": said.reason, "until": instant(said.until), "computed": computed}
 
 
 def _policy(options: Mapping[str, Any]) -> Policy:

@@ -49,6 +49,17 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Overridden:
+    """Who put another score in its place, why and until when; and what had been computed."""
+
+    by: str
+    reason: str
+    until: datetime
+    score: int | None
+    band: Band
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """`exact` is after caps, `uncapped` before them; `caps` are those that hold, with where.
 
@@ -66,7 +77,8 @@ class Score:
     caps: tuple[tuple[str, float], ...] = ()
     config: str = ""
     override: float | None = None
-    """What a person put in its place for a time; the computed score stays beside it."""
+    """What a person put in its place for a time: `score` and `band` are of it, `exact` stays the computed one."""
+    overridden: Overridden | None = None
 
     @property
     def shown(self) -> float | None:

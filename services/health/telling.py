@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from services.health import actions, facts, phrases, scoring, shares, wording
+from services.health import actions, facts, overrides, phrases, scoring, shares, wording
 from services.health.actions import Acted, Declined, Past
 from services.health.context import restore_in_words
 from services.health.domain import Change, Decision, Memory, Policy
 from services.health.episodes import Episode
-from services.health.facts import Facts
+from services.health.facts import Facts, Learnt
 from services.health.store import Account, LogRow
 from shared import topics
 from shared.events import Event, results
@@ -183,12 +183,13 @@ def score_event(score: scoring.Score) -> results.Score:
     return results.Score(
         score=score.score,
         band=score.band,
-        exact=score.exact,
+        exact=score.shown,
         coverage=score.coverage,
         profile=score.profile,
         profile_reason=score.because,
         uncapped=score.uncapped,
         caps=tuple(results.CapOfScore(cap=name, at=at) for name, at in score.caps),
+        override=_override(score),
         parts=tuple(
             results.Part(
                 measure=part.measure,
@@ -201,6 +202,15 @@ def score_event(score: scoring.Score) -> results.Score:
             )
             for part in score.parts
         ),
+    )
+
+
+def _override(score: scoring.Score) -> results.ScoreOverride | None:
+    said = score.overridden
+    if said is None:
+        return None
+    return results.ScoreOverride(
+        by=said.by, reason=said.reason, until=said.until, score=said.score, band=said.band, exact=score.exact
     )
 
 
@@ -218,7 +228,7 @@ def alert_fields(episode: Episode) -> dict[str, Any]:
     }
 
 
-Done = Acted | Declined | None
+Done = Acted | Declined | Learnt | None
 """What an action came to, if the request was one that could be carried out."""
 ASKED = ("health.score", "health.indicators", "health.alerts")
 
@@ -236,7 +246,9 @@ def reply(
         unit.decline(signal, done.reason)
     elif isinstance(done, Acted):
         unit.answer(signal, _done(signal.account_id, done, policy), clock)
-    elif demand not in (*ASKED, *actions.DEMANDS):
+    elif isinstance(done, Learnt):
+        unit.answer(signal, {"account_id": signal.account_id, "override": overrides.told(done.mark)}, clock)
+    elif demand not in (*ASKED, *actions.DEMANDS, overrides.DEMAND):
         unit.decline(signal, f"health does not answer {demand or 'a request without a demand'} yet")
     elif not signal.data.account_id and not exists:
         unit.decline(signal, f"{demand} answers for one account at a time: name it in account_id")
@@ -256,7 +268,7 @@ def _answer(demand: str, known: Facts, memory: Memory, at: datetime, policy: Pol
     if demand == "health.alerts":
         return {**head, "alerts": [_alert(episode) for episode in memory.open]}
     now = facts.picture(known, at)
-    score = scoring.score_of(known, now, policy.model)
+    score = overrides.score_of(known, now, policy.model)
     if demand == "health.indicators":
         return {**head, "indicators": indicators(score, policy)}
     return {**head, **score_fields(score, policy)}
@@ -265,7 +277,9 @@ def _answer(demand: str, known: Facts, memory: Memory, at: datetime, policy: Pol
 def score_fields(score: scoring.Score, policy: Policy) -> dict[str, Any]:
     """A score as JSON, with a sentence on what weighs on it."""
     language = policy.model.language
-    if score.score is None:
+    if score.overridden is not None:
+        why = overrides.why(None, score, language) or ""
+    elif score.score is None:
         why = wording.why_changed(None, score, {}, policy.model, language)
     else:
         why = wording.weakest(score.parts, policy.model, language)

@@ -32,6 +32,17 @@ class CapOfScore(Event):
     at: float
 
 
+class ScoreOverride(Event):
+    """What a person said instead of the computed score, why and until when; `score`, `band`, `exact` were computed."""
+
+    by: str
+    reason: str
+    until: AwareDatetime
+    score: int | None
+    band: Band
+    exact: float | None
+
+
 class Score(Event):
     """0 to 100, 100 = healthy; null below the coverage floor (band `unknown`).
 
@@ -47,6 +58,7 @@ class Score(Event):
     profile_reason: str | None = None
     uncapped: float | None = None
     caps: tuple[CapOfScore, ...] = ()
+    override: ScoreOverride | None = None
 
 
 class ShareOfChange(Event):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
-from services.health import app
+from services.health import app, reading
 from services.health.alert_reading import export_alerts
 from shared.runtime.api import Signal
 from tests.support.bench_worker import Runner, Said, a_database, a_signal, day
@@ -154,3 +155,38 @@ async def test_actions_and_facts_of_one_batch_are_told_in_their_order(runner: Ru
     assert told == [("alert.resolved", "t"), ("alert.opened", "t2"), ("alert.opened", "t")]
     [declined] = together.of("request.declined")
     assert declined["reason"].endswith("was over at 2026-01-01T14:24:00Z")
+
+
+async def test_an_override_is_told_shown_beside_the_computed_score_and_ends_by_tick(runner: Runner) -> None:
+    uses = [
+        a_signal("usage.tracked", id=f"u{n}-{user}", at=day(-n), user_id=user, feature="f", replay=True)
+        for n in range(100)
+        for user in ("ann", "bob", "cid")
+    ]
+    await runner.handle(uses)
+    await runner.tick()
+    said: dict[str, Any] = {"score": 20, "reason": "the sponsor told me", "by": "ann", "until": "2026-01-03T00:00:00Z"}
+    told = await runner.handle([asks("score.override", **said)])
+    [answer] = told.of("request.answered")
+    assert (answer["answer"]["override"]["score"], answer["answer"]["override"]["in_effect"]) == (20, True)
+    [change] = told.of("health_score.changed")
+    override = change["current"]["override"]
+    assert (change["current"]["score"], change["current"]["band"], override["band"]) == (20, "red", "green")
+    assert (override["by"], override["reason"], override["until"]) == (
+        "ann", "the sponsor told me", "2026-01-03T00:00:00Z",
+    )  # fmt: skip
+    assert sum(share["points"] for share in change["shares"]) == pytest.approx(
+        change["current"]["exact"] - change["previous"]["exact"], abs=1e-9
+    )
+    assert [alert["rule"] for alert in told.of("alert.opened")] == ["band_red"]
+    for at, score in ((0.6, 20), (0.4, override["score"]), (2.1, override["score"])):
+        [row] = await reading.export_scores([runner.db], day(at), {})
+        assert row["score"] == pytest.approx(score, abs=5 if at > 2 else 0)
+        assert (row["override"] is not None) == (at == 0.6)
+    over = await ticked(runner, 2.0)
+    assert [one["why"].partition(":")[0] for one in over.of("health_score.changed")] == ["The override by ann is over"]
+    assert [one["rule"] for one in over.of("alert.resolved")] == ["band_red"]
+    refused = await runner.handle([asks("score.override", score=20), asks("score.override", "nobody", **said)])
+    reasons = sorted(one["reason"] for one in refused.of("request.declined"))
+    assert reasons[0].startswith("account 'nobody' is not known")
+    assert reasons[1].startswith("parameter by is missing")
