@@ -46,6 +46,8 @@ def migrations() -> list[Migration]:
             name = _NAME.fullmatch(path.name)
             if name is None:
                 raise Misconfigured(f"{path}: a migration is called 0001_what_it_does.sql")
+            if found and (found[-1].schema, found[-1].number) == (schema, int(name[1])):
+                raise Misconfigured(f"{path}: {found[-1].path.name} has that number already; give it the next one")
             found.append(Migration(schema, int(name[1]), path))
     return found
 
