@@ -121,7 +121,7 @@ def _of_score(name: str, rule: ScoreBelow, at: Situation) -> Iterator[Finding]:
 
 
 def _of_drop(name: str, rule: ScoreDrop, at: Situation) -> Iterator[Finding]:
-    score = at.score.score
+    score = at.score.computed
     if score is None:
         return
     since = at.now.today - timedelta(days=rule.days)

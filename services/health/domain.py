@@ -180,11 +180,11 @@ def _soonest(*times: datetime | None) -> datetime | None:
 def _shown(
     shown: tuple[tuple[date, int], ...], today: date, score: Score, policy: Policy
 ) -> tuple[tuple[date, int], ...]:
-    """The highest score shown on each day that a rule may look back to."""
+    """The highest computed score of each day that a rule may look back to."""
     since = today - timedelta(days=policy.memory_days)
     days = {day: value for day, value in shown if day >= since}
-    if score.score is not None:
-        days[today] = max(score.score, days.get(today, 0))
+    if score.computed is not None:
+        days[today] = max(score.computed, days.get(today, 0))
     return tuple(sorted(days.items()))
 
 

@@ -81,6 +81,11 @@ class Score:
     overridden: Overridden | None = None
 
     @property
+    def computed(self) -> int | None:
+        """The whole points without anybody's word."""
+        return self.score if self.overridden is None else self.overridden.score
+
+    @property
     def shown(self) -> float | None:
         return self.exact if self.override is None else self.override
 

@@ -73,7 +73,7 @@ def test_it_is_told_with_who_and_why_ends_by_itself_and_its_share_is_the_whole_c
     assert last.change is not None
     assert last.change.why == "The override by ann is over: 33 as computed"
     assert sum(last.change.shares.values()) == pytest.approx(-47)
-    assert watch.opened == [("red", ""), ("red", "")]
+    assert watch.opened == [("red", ""), ("red", "")]  # what a person said is no height to fall from
 
 
 def test_another_reason_for_the_same_score_is_told_and_moves_nothing() -> None:
@@ -105,9 +105,3 @@ def test_what_is_missing_or_wrong_is_named(parameters: dict[str, Any], wrong: st
         overrides.learn("r", T, parameters, None)
     if "by" not in parameters:
         assert overrides.learn("r", T, {"clear": True}, "ann").mark.data == {"by": "ann"}
-
-
-def test_an_account_of_which_nothing_is_heard_is_due_when_the_word_ends() -> None:
-    watch = Watch()
-    far = watch.look(known().with_mark(said("r1", 500, lasts_days=366)), 135).due_at
-    assert far == T - timedelta(days=134)
