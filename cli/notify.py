@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +44,16 @@ def status(json_: bool) -> None:
         click.echo(output.table(lines))
 
 
+@command.command("redrive")
+@click.argument("destination")
+def redrive(destination: str) -> None:
+    """Try the failed deliveries of a DESTINATION again."""
+    count = run(_redrive(destination))
+    if not count:
+        raise click.BadParameter(f"{destination!r} has no failed delivery; see `hune notify status`")
+    click.echo(f"{count} to be tried again")
+
+
 def _counts(row: dict[str, Any]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(row["deliveries"].items())) or "-"
 
@@ -51,13 +63,27 @@ def _until(row: dict[str, Any]) -> str:
 
 
 async def _standing() -> list[dict[str, Any]]:
-    from cli.home import open_stores
     from services.notify.reading import standing
+
+    async with _control() as control:
+        return await standing(control)
+
+
+async def _redrive(destination: str) -> int:
+    from services.notify.store import redrive
+
+    async with _control() as control, control.transaction():
+        return await redrive(control, destination)
+
+
+@asynccontextmanager
+async def _control() -> AsyncIterator[db.Connection]:
+    from cli.home import open_stores
 
     async with open_stores(need_kafka=False) as stores:
         control = await db.connect(control_url(stores))
         try:
-            return await standing(control)
+            yield control
         finally:
             await control.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from services.notify import messages
 from services.notify.domain import Places
 from services.notify.handlers import Handlers, decoders
-from services.notify.settings import Notify, Reach, load_notify
+from services.notify.settings import Notify, Reach, destination_of, load_notify
 from services.notify.sinks import Sink
 from shared import db
 from shared.errors import Misconfigured
@@ -34,6 +34,8 @@ class Ways:
 
     places: Places
     hooks: dict[str, str]
+    endpoints: dict[str, tuple[str, str, str]]
+    """Channel → variable, address and secret of an outgoing webhook."""
 
 
 def ways(rules: Notify, reach: Reach) -> Ways:
@@ -43,23 +45,34 @@ def ways(rules: Notify, reach: Reach) -> Ways:
     """
     found: dict[str, str] = {}
     hooks: dict[str, str] = {}
+    endpoints: dict[str, tuple[str, str, str]] = {}
     for name, channel in rules.channels.items():
+        reached = True
         if channel.slack is not None:
-            if reach.slack_token:
-                found[name] = f"slack:{channel.slack}"
+            reached = bool(reach.slack_token)
+        elif channel.email is not None:
+            reached = bool(reach.smtp_url)
         elif channel.incoming_webhook is not None:
-            url = reach.variable(channel.incoming_webhook)
-            if not url:
-                raise Misconfigured(f"notify.yaml: channel {name} needs {channel.incoming_webhook}, which is not set")
-            found[name] = f"hook:{name}"
-            hooks[name] = url
+            hooks[name] = _needed(name, channel.incoming_webhook, reach)
+        elif channel.webhook is not None:
+            secret = _needed(name, f"{channel.webhook}_SECRET", reach)
+            endpoints[name] = (channel.webhook, _needed(name, channel.webhook, reach), secret)
+        if reached:
+            found[name] = destination_of(name, channel)
     default = None
     if reach.slack_token and reach.slack_channel:
         default = f"slack:{reach.slack_channel}"
     elif reach.slack_webhook:
         default = "hook:default"
         hooks["default"] = reach.slack_webhook
-    return Ways(Places(found, default, bool(reach.slack_token)), hooks)
+    return Ways(Places(found, default, bool(reach.slack_token)), hooks, endpoints)
+
+
+def _needed(channel: str, variable: str, reach: Reach) -> str:
+    value = reach.variable(variable)
+    if not value:
+        raise Misconfigured(f"notify.yaml: channel {channel} needs {variable}, which is not set")
+    return value
 
 
 def open_sinks(rules: Notify, reach: Reach, found: Ways) -> dict[str, Sink]:
@@ -73,6 +86,16 @@ def open_sinks(rules: Notify, reach: Reach, found: Ways) -> dict[str, Sink]:
             sinks["slack"] = SlackApp(reach.slack_token, reach.slack_base_url, timeout)
         if found.hooks:
             sinks["hook"] = SlackWebhook(found.hooks, timeout)
+    if reach.smtp_url:
+        from services.notify.mail import Mail, server_of
+
+        sinks["email"] = Mail(server_of(reach.smtp_url, reach.smtp_from), timeout)
+    if found.endpoints:
+        from services.notify.webhook import PublicResolver, Webhooks, endpoint_of
+
+        private = reach.private_webhooks
+        endpoints = {name: endpoint_of(*told, private=private) for name, told in found.endpoints.items()}
+        sinks["webhook"] = Webhooks(endpoints, timeout, resolver=None if private else PublicResolver())
     return sinks
 
 

@@ -13,18 +13,7 @@ from services.notify.episodes import Step
 from services.notify.settings import Language
 from services.notify.text import escaped, one_line, plain
 
-BLOCKS, SECTION, HEADER, FIELDS, FIELD, ELEMENTS, BUTTON, VALUE, URL, TEXT = (
-    50,
-    3000,
-    150,
-    10,
-    2000,
-    25,
-    75,
-    2000,
-    3000,
-    4000,
-)
+SECTION, HEADER, FIELDS, FIELD, BUTTON, VALUE, URL, TEXT = 3000, 150, 10, 2000, 75, 2000, 3000, 4000
 DIGEST_LINES, LINES_A_BLOCK = 40, 5
 SNOOZE_DAYS = 7
 
@@ -55,7 +44,9 @@ def of_card(card: Card, console_url: str = "", note: str = "") -> Message:
     if episode.next_step and episode.is_open:
         blocks.append(_section(f"→ {episode.next_step}"))
     blocks.append(_context([*card.status, *([note] if note else [])]))
-    blocks.append({"type": "actions", "elements": _buttons(card, console_url)})
+    buttons = [button for button in _buttons(card, console_url) if len(button.get("value", "")) <= VALUE]
+    if buttons:
+        blocks.append({"type": "actions", "elements": buttons})
     return Message(escaped(f"{card.headline}: {one_line(episode.why)}", TEXT), tuple(blocks))
 
 

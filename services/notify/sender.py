@@ -21,7 +21,7 @@ from services.notify import blocks, domain, metrics, store, wording
 from services.notify.card import Card
 from services.notify.domain import Act, Row, Standing
 from services.notify.episodes import Episode
-from services.notify.settings import Language, Notify
+from services.notify.settings import Language, Notify, destination_of
 from services.notify.sinks import Letter, Outcome, Sink
 from shared import db as database
 from shared.ids import derived_id
@@ -330,15 +330,6 @@ def _state(step: Step, outcome: Outcome) -> tuple[str, str | None]:
             return ("unknown" if looked_up else "pending"), outcome.reason
         case _:
             return "unknown", outcome.reason
-
-
-def destination_of(name: str, channel: object) -> str:
-    """`slack:C0123`, `hook:name`, `email:address` or `webhook:name`."""
-    if slack := getattr(channel, "slack", None):
-        return f"slack:{slack}"
-    if email := getattr(channel, "email", None):
-        return f"email:{email}"
-    return f"hook:{name}" if getattr(channel, "incoming_webhook", None) else f"webhook:{name}"
 
 
 def _language(person: Person, rules: Notify) -> Language:

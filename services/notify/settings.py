@@ -135,6 +135,9 @@ class Reach:
     slack_webhook: str = ""
     slack_base_url: str = ""
     console_url: str = ""
+    smtp_url: str = ""
+    smtp_from: str = ""
+    private_webhooks: bool = False
     variables: Mapping[str, str] | None = None
 
     @classmethod
@@ -149,6 +152,9 @@ class Reach:
             slack_webhook=env.get("HUNE_SLACK_WEBHOOK_URL", "").strip(),
             slack_base_url=env.get("HUNE_SLACK_BASE_URL", "").strip(),
             console_url=env.get("HUNE_CONSOLE_URL", "").strip().rstrip("/"),
+            smtp_url=env.get("HUNE_SMTP_URL", "").strip(),
+            smtp_from=env.get("HUNE_SMTP_FROM", "").strip(),
+            private_webhooks=bool(env.get("HUNE_WEBHOOKS_PRIVATE", "").strip()),
             variables=env,
         )
         if found.slack_channel and not found.slack_token:
@@ -164,6 +170,15 @@ class Reach:
 
     def variable(self, name: str) -> str:
         return (self.variables or {}).get(name, "").strip()
+
+
+def destination_of(name: str, channel: Channel) -> str:
+    """`slack:C0123`, `hook:name`, `email:address` or `webhook:name`."""
+    if channel.slack is not None:
+        return f"slack:{channel.slack}"
+    if channel.email is not None:
+        return f"email:{channel.email}"
+    return f"hook:{name}" if channel.incoming_webhook is not None else f"webhook:{name}"
 
 
 def load_notify(config_dir: Path) -> Loaded[Notify]:

@@ -150,6 +150,14 @@ FINISH = """
      where delivery_id = $1
 """
 
+REDRIVE = """
+    update notify.deliveries set state = 'pending', reason = null, due_at = now(), created_at = now()
+     where destination = $1 and state = 'failed' returning delivery_id
+"""
+GO_ON = """
+    update notify.destinations set next_at = now(), look_at = null, failures = 0, failing_since = null, reason = null
+     where destination = $1
+"""
 COUNTS = "select destination, state, count(*) as n from notify.deliveries group by destination, state"
 STANDING = """
     select destination, next_at, lease_until, failures, failing_since, reason from notify.destinations
@@ -280,6 +288,12 @@ async def load_told(db: Connection, destination: str, alert_ids: Collection[str]
 async def load_roots(db: Connection, destination: str, account_ids: Collection[str], within: Any) -> dict[str, Root]:
     rows = await db.fetch(LOAD_ROOTS, destination, sorted(account_ids), within)
     return {row["account_id"]: Root(row["ts"], row["severity"], row["sent_at"]) for row in rows}
+
+
+async def redrive(db: Connection, destination: str) -> int:
+    """Put what failed in a place before it again; how many."""
+    await db.execute(GO_ON, destination)
+    return len(await db.fetch(REDRIVE, destination))
 
 
 async def list_members(db: Connection, digest_id: str) -> list[Episode]:

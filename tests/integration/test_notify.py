@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -18,129 +18,31 @@ import pytest_asyncio
 
 from services.notify import app, domain
 from services.notify.domain import Places
-from services.notify.handlers import Handlers
-from services.notify.sender import Sender
-from services.notify.settings import Notify, Reach
-from services.notify.sinks import Sink
-from shared import db as database
-from shared.runtime.api import Batch, Signal
-from shared.runtime.unit import UnitOfWork
+from services.notify.settings import Reach
 from shared.team import Team
-from tests.support.bench_worker import PARTITIONS, a_database, a_signal
+from tests.support.bench_worker import a_signal
 from tests.support.lab import eventually
-from tests.support.slack_double import FAULTS, TOKEN, SlackDouble, a_slack
-
-ALERTS = "C0ALERTS"
-FAST = {
-    "per_channel_seconds": 0, "timeout_seconds": 0.3, "settle_seconds": 0.05, "lease_seconds": 0.7,
-    "longest_pause_seconds": 0.1,
-}  # fmt: skip
-_numbers = itertools.count()
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: nothing after it is done."""
-
-
-@dataclass
-class World:
-    """The worker's handlers and its sender, under one configuration."""
-
-    pool: asyncpg.Pool
-    slack: SlackDouble
-    rules: Notify
-    team: Team
-    places: Places
-    reach: Callable[[str], None] = lambda point: None
-    sinks: dict[str, Sink] = field(default_factory=dict)
-    _seq: int = 0
-
-    def with_rules(self, **rules: Any) -> World:
-        given = self.rules.model_dump(by_alias=True) | rules
-        return replace(self, rules=Notify.model_validate(given))
-
-    async def hear(self, *signals: Signal) -> None:
-        self._seq += 1
-        async with self.pool.acquire() as db, db.transaction():
-            none = dict.fromkeys(range(PARTITIONS))
-            unit = UnitOfWork("notify", db, seq=self._seq, clocks=none, live=(), partitions=PARTITIONS)
-            await Handlers(self.rules, self.team, self.places).on_signals(Batch(signals), unit)
-
-    def sender(self) -> Sender:
-        return Sender(self.rules, self.team, self.sinks, self.pool, reach=self.reach)
-
-    async def say(self, destination: str = f"slack:{ALERTS}") -> None:
-        """Everything that there is to say in a place now."""
-        while await self.sender().serve(destination):
-            pass
-
-    async def rows(self, state: str | None = None) -> list[asyncpg.Record]:
-        found = await self.pool.fetch("select * from notify.deliveries order by seq")
-        return [row for row in found if state in (None, row["state"])]
-
-    async def later(self, **times: Any) -> None:
-        """As if the time had passed."""
-        by = timedelta(**times)
-        await self.pool.execute("update notify.deliveries set due_at = due_at - $1::interval", by)
-        await self.pool.execute(
-            "update notify.destinations set next_at = next_at - $1::interval, look_at = look_at - $1::interval, "
-            "last_digest_at = last_digest_at - $1::interval",
-            by,
-        )
+from tests.support.notify_world import (
+    ALERTS,
+    Killed,
+    World,
+    a_state,
+    a_world,
+    an_alert,
+    escalated,
+    now,
+    opened,
+    resolved,
+    small,
+    words,
+)
+from tests.support.slack_double import FAULTS, TOKEN
 
 
 @pytest_asyncio.fixture
 async def world(postgres: str) -> AsyncIterator[World]:
-    rules = Notify.model_validate({"group_wait_seconds": 0, "pace": FAST})
-    async with a_slack() as slack:
-        reach = Reach(slack_token=TOKEN, slack_channel=ALERTS, slack_base_url=slack.base_url)
-        found = app.ways(rules, reach)
-        await (await a_database(postgres, app.build())).close()
-        pool = await database.create_pool(postgres, 4, "test")
-        sinks = app.open_sinks(rules, reach, found)
-        try:
-            yield World(pool, slack, rules, Team(), found.places, sinks=sinks)
-        finally:
-            for sink in sinks.values():
-                await sink.close()
-            await pool.close()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def opened(account: str = "acme", alert: str = "", at: datetime | None = None, **data: Any) -> Signal:
-    return an_alert("alert.opened", account, alert or f"alert-{next(_numbers)}", at, **data)
-
-
-def an_alert(type: str, account: str, alert: str, at: datetime | None = None, **data: Any) -> Signal:
-    at = at or now()
-    said: dict[str, Any] = {
-        "alert_id": alert, "service": "health", "rule": "band_red", "kind": "risk", "severity": "high",
-        "title": "Health is red: 38", "why": "Score 38. Tickets 3", "evidence": {"score": 38},
-        "occurred_at": at, "computed_at": at,
-    }  # fmt: skip
-    if type != "alert.opened":
-        said["opened_at"] = at
-    return a_signal(type, account, id=f"e-{next(_numbers)}", at=at, **(said | data))
-
-
-def resolved(account: str, alert: str, **data: Any) -> Signal:
-    return an_alert("alert.resolved", account, alert, **data)
-
-
-def escalated(account: str, alert: str, **data: Any) -> Signal:
-    return an_alert("alert.escalated", account, alert, **({"severity": "critical", "title": "Worse"} | data))
-
-
-def words(blocks: list[dict[str, Any]]) -> str:
-    found: list[str] = []
-    for block in blocks:
-        for part in (block.get("text"), *block.get("fields", ()), *block.get("elements", ())):
-            if part:
-                found.append(part["text"] if isinstance(part["text"], str) else part["text"]["text"])
-    return "\n".join(found)
+    async with a_world(postgres) as made:
+        yield made
 
 
 async def test_an_alert_is_told_once_and_changed_in_place(world: World) -> None:
@@ -278,7 +180,7 @@ async def test_an_owner_hears_in_person_within_a_budget(world: World) -> None:
     )
     for n in range(4):
         state = a_state(f"acct-{n}", "lea", arr="60000")
-        await own.hear(_small(state), opened(f"acct-{n}"))
+        await own.hear(small(state), opened(f"acct-{n}"))
         await own.say("slack:U0LEA")
     assert [one.channel for one in world.slack.posted] == ["DU0LEA"] * 2
     assert "60 000" in words(world.slack.posted[0].blocks), "in the reader's language"
@@ -290,15 +192,6 @@ async def test_an_owner_hears_in_person_within_a_budget(world: World) -> None:
     await own.hear(escalated("acct-3", waiting[-1]["alert_id"]))
     await own.say("slack:U0LEA")
     assert "critique" in words(world.slack.posted[-1].blocks), "what gets worse passes the budget"
-
-
-def _small(signal: Signal) -> Signal:
-    """Its data as notify's own decoder reads it."""
-    import msgspec
-
-    from services.notify.handlers import State
-
-    return msgspec.structs.replace(signal, data=msgspec.json.decode(signal.data.model_dump_json().encode(), type=State))
 
 
 async def test_retry_after_outlives_the_process(world: World) -> None:
@@ -390,7 +283,7 @@ async def test_a_storm_of_kills_and_faults_says_everything_once_and_in_order(wor
     found = app.ways(storm.rules, Reach(slack_token=TOKEN, slack_base_url=world.slack.base_url))
     storm = replace(storm, places=found.places)
     owners = {f"acct-{n}": names[n % CHANNELS] for n in range(CHANNELS * 5)}
-    await storm.hear(*[_small(a_state(account, owner)) for account, owner in owners.items()])
+    await storm.hear(*[small(a_state(account, owner)) for account, owner in owners.items()])
     calm = False
 
     faults = itertools.cycle(FAULTS)
@@ -423,11 +316,6 @@ async def test_a_storm_of_kills_and_faults_says_everything_once_and_in_order(wor
     assert world.slack.unlike >= (50 if RELEASE else 5), "accepted, but never told so"
     assert set(world.slack.faults) == set(FAULTS)
     _check_storm(world, wanted, owners, await world.rows())
-
-
-def a_state(account: str, owner: str, arr: str | None = None) -> Signal:
-    return a_signal("account.state", account, id=f"s-{account}", at=now(), name=account, score=38, band="red",
-                    segment=None, stage=None, owner=owner, arr=arr, notice_on=None, as_of=now())  # fmt: skip
 
 
 async def _feed(storm: World, accounts: list[str], random: Random) -> dict[str, list[str]]:
