@@ -40,7 +40,7 @@ def migrations() -> list[Migration]:
     """Every migration of the repository: the runtime's first, then the services' by name."""
     folders = [("hune", ROOT / "shared/db/migrations")]
     folders += sorted((path.parent.name, path) for path in (ROOT / "services").glob("*/migrations"))
-    found = []
+    found: list[Migration] = []
     for schema, folder in folders:
         for path in sorted(folder.glob("*.sql")):
             name = _NAME.fullmatch(path.name)
