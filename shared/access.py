@@ -73,6 +73,11 @@ class Access:
     def is_tls(self) -> bool:
         return self.protocol.endswith("SSL")
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether Kafka may refuse us."""
+        return self.protocol != PLAINTEXT
+
     def options(self) -> dict[str, Any]:
         """As aiokafka's clients take it."""
         found: dict[str, Any] = {"security_protocol": self.protocol}

@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY
 
 from shared import db as database
 from shared import topics
-from shared.access import Access
+from shared.access import Access, refuse_wrong_access
 from shared.db import installation
 from shared.errors import Misconfigured, Transient
 from shared.observability import metrics
@@ -43,6 +43,8 @@ NOWHERE = Position(0, None)
 UNOWNED_S = 60.0
 RELAY_INTERVAL_S = 0.02
 OBSERVE_S = 2.0
+ACCESS_S = 30.0
+"""aiokafka tries for ever, and says nothing, when a password holds no more."""
 
 READ_OUTBOX = """
     select first_seq, records from hune.outbox
@@ -451,9 +453,13 @@ class Runtime:
     # -- watching -------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Report, and end a process that stands still while there is work."""
+        """Report, and end a process that stands still while there is work, or that Kafka lets in no more."""
+        access, looked = Access.from_env(), time.monotonic()
         while True:
             await asyncio.sleep(OBSERVE_S)
+            if access.is_checked and time.monotonic() - looked > ACCESS_S:
+                await refuse_wrong_access(self.settings.kafka_bootstrap_servers)
+                looked = time.monotonic()
             name = self.worker.name
             owned = [o for lane in self.lanes for o in lane.owned.values()]
             metrics.OWNED.labels(name).set(len(owned))

@@ -156,6 +156,30 @@ def test_services_work_with_passwords_tls_and_only_the_rights_they_need(
     assert all(process.poll() is None for process in running.values())
 
 
+async def test_a_database_password_that_holds_no_more_blames_no_record(
+    secured: Secured, running: dict[str, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    file, log = tmp_path / "more.ndjson", secured.home / "logs" / "health.log"
+    file.write_text('{"id": "later", "account_id": "later", "user_id": "ann", "timestamp": "2026-03-01T11:00:00Z"}\n')
+    owner = await asyncpg.connect(secured.admin_url)
+    try:
+        await owner.execute("alter role hune_health password 'rotated'")
+        await owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'hune_health'")
+        await asyncio.to_thread(hune, secured.env("cli"), "send", str(file), "--replay")
+        deadline = time.monotonic() + 60
+        while "InvalidPasswordError" not in log.read_text():
+            assert time.monotonic() < deadline, "the old password was never tried"
+            await asyncio.sleep(0.1)
+        await owner.execute(f"alter role hune_health password '{password_of('health')}'")
+        await asyncio.to_thread(hune, secured.env("cli"), "settle", "--timeout", "60")
+        assert await owner.fetchval("select count(*) from hune.quarantine") == 0
+    finally:
+        await owner.close()
+    said = await asyncio.to_thread(hune, secured.env("cli"), "export", "usage", "--json")
+    assert {row["account_id"]: row["events"] for row in map(json.loads, said.stdout.splitlines())}["later"] == 1
+    assert running["health"].poll() is None
+
+
 def service_ends(secured: Secured, **changed: str) -> str:
     """What `health` says when it refuses to start; it must end by itself, at once and with status 2."""
     env = secured.env("health", HUNE_PROBES_PORT="0", **changed)
