@@ -150,8 +150,9 @@ def report_row(report: Report, sample: Sample) -> dict[str, Any]:
         said["precision_red_reason"] = said["lift_red_reason"] = "no customer is red"
     if report.lead_days is None:
         said["lead_days_reason"] = "nobody who left was red, or no days are known (--seen-on, --left-on)"
-    if report.positives < backtest.FEWEST:
-        said["caution"] = f"only {report.positives} left: below {backtest.FEWEST}, figures are luck more than knowledge"
+    gone = len({owner for owner, left in zip(sample.owner, sample.left, strict=True) if left})
+    if gone < backtest.FEWEST:
+        said["caution"] = f"only {gone} customers left: below {backtest.FEWEST}, figures are luck more than knowledge"
     return said
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from services.health import backtest, fitting, hindsight
 from services.health.backtest import Floats
 from services.health.facts import Facts
-from services.health.fitting import Cells, LeftOut, Proposal, Rows
+from services.health.fitting import LeftOut, Proposal, Rows
 from services.health.hindsight import Look
 from services.health.settings import Model
+from services.health.shapes import Cells
 from services.health.tables import TableModel
 
 

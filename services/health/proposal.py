@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from services.health.calibration import FOLDS
-from services.health.fitting import Group, Learnt, Proposal
+from services.health.fitting import Learnt, Proposal
 from services.health.settings import Measure, Model
+from services.health.shapes import Group
 from services.health.tables import Column
 
 WIDTH = 118

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from cli.backtest import command
 from cli.backtest_table import read_table
-from services.health import backtest, calibration, fitting, tables
+from services.health import backtest, calibration, fitting, shapes, tables
 from services.health.backtest import Sample
-from services.health.fitting import Group, Proposal
+from services.health.fitting import Proposal
+from services.health.shapes import Group
 from services.health.tables import Label, TableModel
 from shared import config
 from shared.errors import Misconfigured
@@ -86,7 +87,7 @@ def cheapest(groups: list[Group]) -> float:
 @given(GROUPS)
 @settings(deadline=None)
 def test_pooling_adjacent_violators_is_the_nearest_rising_curve(groups: list[Group]) -> None:
-    found = fitting.pooled(groups, lambda one, other: one.rate > other.rate)
+    found = shapes.pooled(groups, lambda one, other: one.rate > other.rate)
     assert all(low.rate <= high.rate for low, high in pairwise(found))
     assert (sum(g.n for g in found), sum(g.gone for g in found)) == (
         sum(g.n for g in groups),
@@ -132,14 +133,14 @@ def test_folds_keep_a_customer_together_whatever_the_order(rows: list[tuple[str,
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e3))
 def test_borders_tell_their_sides_apart(low: float, gap: float) -> None:
     assume(low + gap > low)
-    assert low < fitting.between(low, low + gap) <= low + gap
+    assert low < shapes.between(low, low + gap) <= low + gap
 
 
 @pytest.mark.parametrize(
     ("low", "high", "border"), [(6, 7, 7), (6, 20, 10), (0.31, 0.46, 0.4), (-5, 5, 0), (98, 130, 100)]
 )
 def test_borders_are_short(low: float, high: float, border: float) -> None:
-    assert fitting.between(low, high) == border
+    assert shapes.between(low, high) == border
 
 
 def test_what_matters_is_found_and_noise_is_not() -> None:
@@ -185,14 +186,14 @@ def by_chance(seed: int) -> Rows:
 
 
 def test_chance_seldom_makes_a_border() -> None:
-    columns = [
-        fitting.shape_of(one, left, left | True)
+    found = [
+        shapes.shape_of(one, left, left | True)
         for table in map(by_chance, range(4))
         for left in [tables.labelled(table, LEFT)]
         for one in fitting.usable(table, left, LEFT)[0]
     ]
-    assert len(columns) == 48
-    assert sum(len(shape.groups) > 1 for shape in columns) <= 48 / 8
+    assert len(found) == 48
+    assert sum(len(shape.groups) > 1 for shape in found) <= 48 / 8
 
 
 def test_labels_at_random_are_not_told() -> None:
@@ -325,9 +326,9 @@ def test_words_that_yaml_reads_otherwise_survive(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not TELCO.exists(), reason="the public table is not here")
-def test_a_model_of_the_public_table_beats_the_one_by_hand() -> None:
-    found = fitting.propose(read_table(TELCO), Label("Churn", "Yes"))
+def test_a_third_of_the_public_table_teaches_most_of_what_it_knows() -> None:
+    found = fitting.propose(read_table(TELCO)[::3], Label("Churn", "Yes"))
     assert [one.column for one in found.left_out] == ["customerID"]
-    assert found.report.auc == pytest.approx(0.844, abs=0.002)
-    assert found.report.precision_at_decile > 0.73
-    assert found.report.calibration.gap_pct < 2
+    assert 0.82 < found.report.auc < 0.86
+    assert found.report.precision_at_decile > 0.68
+    assert found.report.calibration.gap_pct < 4
