@@ -18,7 +18,6 @@ DOORS = {"__init__", "app", "handlers", "messages", "reading", "settings", "stor
 Every other file in it is pure, unless it is listed here.
 """
 MORE_DOORS = {
-    "services/health/backtest_reading.py": "what the command line reads of the past",
     "services/health/policy.py": "finds the configuration's folder",
     "services/health/telling.py": "emits",
     "services/notify/mail.py": "speaks with mail servers",
