@@ -37,8 +37,8 @@ class Policy:
     model: Model
     rules: Rules
     digest: str
-    older: dict[str, Model] = field(default_factory=dict)
-    """Models that made scores which are still told of, by their digest."""
+    older: dict[str, Model | None] = field(default_factory=dict, compare=False)
+    """Models that made scores which are still told of, by their digest; None: nobody can read it any more."""
     history: timedelta = field(init=False)
     """How far back use has to be known: the longest window, and the margin of a time zone."""
     horizon: timedelta = field(init=False)

@@ -116,6 +116,8 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
         case "churn.notified":
             effective = None if data.effective_on is None else data.effective_on.isoformat()
             return mark("notice", data.contract_id, "given", effective_on=effective)
+        case "outcome.verified":
+            return mark("outcome", day, "verified")
         case "touchpoint.logged":
             if not data.two_way:
                 return Ignore("a contact in one direction")
@@ -308,6 +310,7 @@ class Picture:
     invoices: tuple[Invoice, ...]
     contacts: tuple[Contact, ...]
     last_touch_at: int | None
+    last_outcome_at: int | None
     latest_at: int | None
     """The newest fact, whatever its kind."""
     coming_at: int | None
@@ -426,6 +429,7 @@ def picture(facts: Facts, at: datetime) -> Picture:
         invoices=_made(seen, "invoice"),
         contacts=_made(seen, "contact"),
         last_touch_at=max((fold.newest for _, fold in seen.get("touch", ())), default=None),
+        last_outcome_at=max((fold.newest for _, fold in seen.get("outcome", ())), default=None),
         latest_at=latest if latest >= 0 else None,
         coming_at=min(coming, default=None),
         _seen=seen,
@@ -577,7 +581,7 @@ def relevant_until(known: Facts, horizon: timedelta) -> dict[Key, datetime]:
         newest = max(mark.at for mark in marks)
         if key[0] == "touch":  # only the latest is ever looked at
             found[key] = moment(newest) + horizon if newest == touched else moment(touched)
-        elif key[0] == "answer" or (key[0] in ("invoice", "ticket") and _is_done(key, marks)):
+        elif key[0] in ("answer", "outcome") or (key[0] in ("invoice", "ticket") and _is_done(key, marks)):
             found[key] = moment(newest) + horizon
     return found
 

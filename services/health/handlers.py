@@ -21,6 +21,7 @@ from services.health.actions import Acted, Action, Declined, Past
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts, Ignore, Key, Learnt, Reject
+from services.health.settings import read_model
 from services.health.store import Account
 from services.health.usage import EVENT, UTC_ZONE, Events, micros
 from shared.requests import Unusable
@@ -134,6 +135,8 @@ class Handlers:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.names = Names()
+        self.kept: set[int] = set()
+        """Partitions whose database says by what they score."""
 
     async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
         """Apply a batch: learn all of it, assess the accounts in which something can have changed."""
@@ -282,6 +285,7 @@ class Handlers:
     ) -> dict[str, Walk]:
         ids = [row.account_id for row in rows]
         memories = await store.load_memories(unit.db, ids)
+        await self._load_older(memories.values(), unit)
         since = (at - self.policy.history).date()
         known, unsettled = await store.load_facts(unit.db, ids, at=at, since=since, keys=keys)
         return {
@@ -461,6 +465,7 @@ class Handlers:
             await store.save_log(unit.db, log)
         if scores := [one.score for one in told if one.score]:
             await store.save_scores(unit.db, scores, self.policy.digest)
+            await self._save_model(scores, unit)
         ends = [
             (walk.row.account_id, key, until)
             for walk in walks
@@ -470,6 +475,25 @@ class Handlers:
         ]
         if ends:
             await store.save_until(unit.db, ends)
+
+    async def _load_older(self, memories: Collection[Memory], unit: UnitOfWork) -> None:
+        """Read the models of scores that another configuration made: their weights explain a change."""
+        known = {self.policy.model.digest, "", *self.policy.older}
+        wanted = {memory.score.config for memory in memories if memory.score is not None} - known
+        if not wanted:
+            return
+        found = await store.load_models(unit.db, wanted)
+        for digest in wanted:  # what cannot be read any more is not asked for again
+            self.policy.older[digest] = read_model(found.get(digest))
+
+    async def _save_model(self, scores: Sequence[telling.ScoreRow], unit: UnitOfWork) -> None:
+        """Keep what the partitions score by; one that an earlier transaction has kept is not written again."""
+        model = self.policy.model
+        for partition, at in {row[1]: row[2] for row in scores}.items():
+            if partition not in self.kept and not await store.save_model(
+                unit.db, partition, self.policy.digest, model.digest, model.model_dump_json(), at
+            ):
+                self.kept.add(partition)
 
 
 def _zone(row: Account) -> ZoneInfo:

@@ -17,6 +17,8 @@ from services.health.settings import (
     Breadth,
     Core,
     CoreActions,
+    CoreUsers,
+    LastOutcome,
     LastTouch,
     Licences,
     Measure,
@@ -244,6 +246,23 @@ def _core_actions(measure: CoreActions, scale: Scaled, now: Picture) -> Reading:
     return _reading(scale, count / users / (days / 7), None, _last_use(now))
 
 
+def _core_users(measure: CoreUsers, scale: Scaled, now: Picture) -> Reading:
+    if unknown := _unused(now, measure.known_days):
+        return unknown
+    days, core = measure.window_days, measure.core
+    users = now.usage.windows(now.zone, now.today, "users", days, 1)[0]
+    if not users:
+        return Reading(None, None, f"no active user in {days} days", _last_use(now))
+    key = ("core_users", days, measure.times, core.features, core.events, core.product)
+    deep = _counted(now, key, lambda: _users_over(core_of(_window(now, days), core), measure.times))
+    return _reading(scale, deep / users, None, _last_use(now))
+
+
+def _users_over(events: Events, times: int) -> int:
+    users, counts = np.unique(events["user"], return_counts=True)
+    return int(((counts >= times) & (users != 0)).sum())
+
+
 def _licences(measure: Licences, scale: Scaled, now: Picture) -> Reading:
     seats = now.seats
     if not seats:
@@ -359,6 +378,13 @@ def _touch(measure: LastTouch, scale: Scaled, now: Picture) -> Reading:
     return _reading(scale, float(now.age_days(last)), None, moment(last))
 
 
+def _outcome(measure: LastOutcome, scale: Scaled, now: Picture) -> Reading:
+    last = now.last_outcome_at
+    if last is None or now.age_days(last) > measure.known_days:
+        return Reading(None, None, f"no result confirmed in {measure.known_days} days")
+    return _reading(scale, float(now.age_days(last)), None, moment(last))
+
+
 # By exact type: checks against pydantic's metaclass cost more than most measures do.
 READERS: dict[type[Measure], Read] = {
     UsageTrend: _trend,
@@ -367,6 +393,7 @@ READERS: dict[type[Measure], Read] = {
     Stickiness: _stickiness,
     Breadth: _breadth,
     CoreActions: _core_actions,
+    CoreUsers: _core_users,
     Licences: _licences,
     OpenTickets: _tickets,
     ReopenedTickets: _tickets,
@@ -378,4 +405,5 @@ READERS: dict[type[Measure], Read] = {
     MrrTrend: _mrr_trend,
     Sponsors: _sponsors,
     LastTouch: _touch,
+    LastOutcome: _outcome,
 }

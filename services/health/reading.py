@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 
-from services.health import facts, overrides, scoring, shares, telling, usage, wording
+from services.health import comparing, facts, overrides, scoring, shares, telling, usage, wording
 from services.health.adoption_reading import adoption_rows, time_to_value_rows
 from services.health.alert_reading import export_alerts
+from services.health.comparing import Comparison
 from services.health.domain import Policy, shares_between
 from services.health.facts import Facts, Key, Mark
 from services.health.policy import load_policy
 from services.health.revenue_reading import export_revenue
+from services.health.settings import read_model
 from services.health.usage import Events, Usage, from_bytes, moment
 from shared.db import Connection
 from shared.errors import Misconfigured
@@ -34,6 +36,14 @@ THINGS = """
       from health_api.things_v1
      where $1::text is null or account_id = $1
 """
+SHOWN = """
+    select told_at, score, band, why, config_hash
+      from health_api.scores_v1
+     where account_id = $1 and told_at <= $2
+     order by told_at desc
+     limit 1
+"""
+MODEL = "select model::text from health_api.models_v1 where config_hash = $1 limit 1"
 
 _read_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
 
@@ -181,13 +191,23 @@ async def export_time_to_value(dbs: Sequence[Connection], as_of: datetime, optio
 
 
 async def explain(
-    dbs: Sequence[Connection], account_id: str, as_of: datetime, config: Path | None = None, since_days: int = 30
+    dbs: Sequence[Connection],
+    account_id: str,
+    as_of: datetime,
+    config: Path | None = None,
+    since_days: int = 30,
+    *,
+    of_then: bool = False,
 ) -> Row:
     """The score of an account at T, what weighs on it, and what changed it in the days before.
 
-    Raises Misconfigured when no event had named the account by then.
+    `of_then`: under the configuration by which it was last told until T; `shown` is what was told then, whatever
+    is computed now. Raises Misconfigured when no event had named the account by then.
     """
     policy = load_policy(model=config)
+    shown = await _shown(dbs, account_id, as_of)
+    if of_then:
+        policy = await _policy_of_then(dbs, account_id, shown, policy, as_of)
     known = next(iter(await _load(dbs, as_of, account_id)), None)
     if known is None or facts.picture(known, as_of).latest_at is None:
         raise Misconfigured(
@@ -220,6 +240,7 @@ async def explain(
             "why": overrides.why(before, score, language)
             or wording.why_changed(before, score, why, policy.model, language),
         },
+        "shown": shown,
     }
 
 
@@ -230,6 +251,36 @@ def _override(score: scoring.Score) -> Row | None:
         return None
     computed = {"score": said.score, "band": said.band, "exact": _six(score.exact)}
     return {"by": said.by, "reason": said.reason, "until": instant(said.until), "computed": computed}
+
+
+async def _shown(dbs: Sequence[Connection], account_id: str, as_of: datetime) -> Row | None:
+    """What was told of an account last until T."""
+    rows = [row for db in dbs if (row := await db.fetchrow(SHOWN, account_id, as_of)) is not None]
+    if not rows:
+        return None
+    last = max(rows, key=lambda row: row["told_at"])
+    return {**last, "told_at": _utc(usage.micros(last["told_at"]))}
+
+
+async def _policy_of_then(
+    dbs: Sequence[Connection], account_id: str, shown: Row | None, policy: Policy, as_of: datetime
+) -> Policy:
+    if shown is None:
+        raise Misconfigured(f"no score of {account_id!r} had been told by {_utc(usage.micros(as_of))}")
+    digest = shown["config_hash"]
+    for db in dbs:
+        text = await db.fetchval(MODEL, digest)
+        if (model := read_model(text)) is not None:
+            return Policy(model, policy.rules, digest)
+    raise Misconfigured(f"configuration {digest} was not kept, or is of a kind that no longer is; give its --config")
+
+
+async def compare(
+    dbs: Sequence[Connection], as_of: datetime, against: Path, config: Path | None = None
+) -> tuple[Policy, Policy, Comparison]:
+    """The whole book at T under the installation's configuration (or `config`) and under another file."""
+    ours, theirs = load_policy(model=config), load_policy(model=against)
+    return ours, theirs, comparing.compare(await _pictures(dbs, as_of), ours.model, theirs.model)
 
 
 def _policy(options: Mapping[str, Any]) -> Policy:

@@ -184,6 +184,15 @@ class CoreActions(_Window):
     window_days: Days = 28
 
 
+class CoreUsers(_Window):
+    """Share of the active users who did at least `times` core actions in the window (depth by a bar)."""
+
+    kind: Literal["core_users"]
+    core: Core = Core()
+    times: Annotated[int, Field(ge=1)] = 10
+    window_days: Days = 28
+
+
 class Licences(_Window):
     """Users in the window ÷ seats (of the entitlements, else the subscriptions, else the profile)."""
 
@@ -294,6 +303,17 @@ class LastTouch(Measure):
         return self.known_days + 1
 
 
+class LastOutcome(Measure):
+    """Whole days since the customer last confirmed a result."""
+
+    kind: Literal["last_outcome"]
+    known_days: Days = 730
+
+    @property
+    def horizon_days(self) -> int:
+        return self.known_days + 1
+
+
 class Renewal(Measure):
     """Whole days to the nearest notice deadline, else to the nearest end of a contract."""
 
@@ -318,6 +338,7 @@ AnyMeasure = Annotated[
     | Stickiness
     | Breadth
     | CoreActions
+    | CoreUsers
     | Licences
     | OpenTickets
     | TicketCount
@@ -327,6 +348,7 @@ AnyMeasure = Annotated[
     | UnpaidInvoices
     | Sponsors
     | LastTouch
+    | LastOutcome
     | Renewal
     | MrrTrend,
     Field(discriminator="kind"),
@@ -412,6 +434,18 @@ class MeasureSays(Settings):
         return self
 
 
+class Family(Settings):
+    """The score of a parent account, from its children's and its own.
+
+    `share_in_band` is the percentage of them in `band`. `own`: the parent's own score counts `as_a_child`, only
+    `when_alone` (no child has a score), or `never`.
+    """
+
+    by: Literal["mean", "arr_weighted", "share_in_band", "worst"] = "mean"
+    band: Literal["red", "amber", "green"] = "green"
+    own: Literal["as_a_child", "when_alone", "never"] = "as_a_child"
+
+
 class Cap(Settings):
     """The score is at most `at` while this holds."""
 
@@ -431,6 +465,7 @@ class Model(Settings):
     profiles: dict[str, Profile] = {}
     caps: dict[str, Cap] = {}
     first_value: Core = Core()
+    family: Family | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -574,6 +609,14 @@ class RevenueRules(Settings):
     @property
     def target(self) -> Targets:
         return self.targets[self.business_model]
+
+
+def read_model(text: str | None) -> Model | None:
+    """A model as it was kept; None when it is not there, or of a kind that no longer is."""
+    try:
+        return None if text is None else Model.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def load_model(path: Path | str) -> config.Loaded[Model]:

@@ -162,6 +162,15 @@ SAVE_RATES = """
     on conflict do nothing
 """
 
+SAVE_MODEL = """
+    insert into health.models (partition, config_hash, model_digest, model, since)
+    values ($1, $2, $3, $4::text::jsonb, $5)
+    on conflict do nothing
+    returning partition
+"""
+
+LOAD_MODELS = "select distinct model_digest, model::text from health.models where model_digest = any($1)"
+
 COMPACT_USAGE = """
     with many as (
         select account_id, day from health.usage
@@ -348,6 +357,18 @@ async def save_scores(db: Connection, told: Sequence[tuple[str, int, datetime, s
         [change.why for _, _, _, _, change in told],
         [config_hash] * len(told),
     )
+
+
+async def save_model(
+    db: Connection, partition: int, config_hash: str, model_digest: str, model: str, since: datetime
+) -> bool:
+    """Record what a partition scores by from now on; False when it was recorded before."""
+    return await db.fetchrow(SAVE_MODEL, partition, config_hash, model_digest, model, since) is not None
+
+
+async def load_models(db: Connection, digests: Collection[str]) -> dict[str, str]:
+    """Models as JSON by their digest."""
+    return dict(await db.fetch(LOAD_MODELS, list(digests)))
 
 
 async def save_rates(db: Connection, rates: Sequence[tuple[int, str, int, datetime, str, Decimal]]) -> None:

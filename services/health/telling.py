@@ -23,6 +23,8 @@ from shared.times import instant
 RESULTS = topics.RESULTS["health"]
 People = Mapping[tuple[str, int], str]
 Emit = Callable[[topics.Topic, Event, str], None]
+ScoreRow = tuple[str, int, datetime, str, Change]
+"""Account, partition, when it was told, cause, change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Told:
     """What to record of a decision: episodes with their end, the score's change, and what became of open alerts."""
 
     episodes: list[tuple[str, int, Episode, datetime | None]]
-    score: tuple[str, int, datetime, str, Change] | None = None
+    score: ScoreRow | None = None
     log: list[LogRow] = field(default_factory=list)
 
 

@@ -8,7 +8,9 @@ from services.health.scoring import Band, Part, Score
 from services.health.settings import (
     Breadth,
     CoreActions,
+    CoreUsers,
     Language,
+    LastOutcome,
     LastTouch,
     Licences,
     Measure,
@@ -135,7 +137,7 @@ def value_of(measure: Measure | None, value: float | None, language: Language) -
     match measure:
         case UsageTrend():
             return text("of_usual", language, n=percent(value, language))
-        case Stickiness() | Breadth() | Licences() | MrrTrend():
+        case Stickiness() | Breadth() | CoreUsers() | Licences() | MrrTrend():
             return percent(value, language)
         case CoreActions():
             return text("a_week", language, n=number(value, language))
@@ -143,7 +145,7 @@ def value_of(measure: Measure | None, value: float | None, language: Language) -
             return text("hours", language, n=number(value, language))
         case Renewal():
             return text("in_days", language, n=int(value))
-        case UsageRecency() | LastTouch():
+        case UsageRecency() | LastTouch() | LastOutcome():
             return text("days_ago", language, n=int(value))
         case SurveyAnswers(of="csat"):
             return percent(value / 100, language)
