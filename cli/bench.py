@@ -12,7 +12,7 @@ from cli.test import ROOT
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Some three minutes instead of twenty; coarser.")
-@click.option("--peers", is_flag=True, help="Compare with FastStream's batch mode too.")
+@click.option("--peers", is_flag=True, help="Compare with other ways to route in batches too.")
 @click.option("--no-write", is_flag=True, help="Print only; leave docs/benchmarks as it is.")
 @click.argument("names", nargs=-1)
 def command(quick: bool, peers: bool, no_write: bool, names: tuple[str, ...]) -> None:

@@ -64,7 +64,7 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="hune bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes instead of twenty; coarser")
-    parser.add_argument("--peers", action="store_true", help="compare with FastStream's batch mode too")
+    parser.add_argument("--peers", action="store_true", help="compare with other ways to route in batches too")
     parser.add_argument("--no-write", action="store_true", help="print only; leave docs/benchmarks as it is")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     given = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ from services.router.settings import Routing
 from shared import config, topics
 from tests.benchmarks.lab import ROOT, Cost, Lab
 from tests.benchmarks.report import Figure, Outcome
-from tests.benchmarks.traffic import Sent, Traffic
+from tests.benchmarks.traffic import USERS_PER_ACCOUNT, Sent, Traffic
 
 ROUTER_FLOOR, ROUTER_AIM = 60, 120
 HEALTH_FLOOR, HEALTH_AIM = 200, 500
@@ -61,7 +61,7 @@ class Backlog:
 async def measure(
     lab: Lab, size: Size, chosen: Collection[str], say: Any, *, batches: bool = False
 ) -> tuple[list[Outcome], Backlog]:
-    """Repeat: one way, then the other, on the same records; `batches` adds FastStream's batch mode."""
+    """Repeat: one way, then the other, on the same records; `batches` adds other ways to route in batches."""
     traffic, backlog = Traffic(), Backlog()
     router, health = Outcome("router", ROUTER), Outcome("health", HEALTH)
     outputs = {domain: f"peer.{domain}" for domain in topics.WORKERS}
@@ -69,7 +69,7 @@ async def measure(
     records = traffic.routed(traffic.book(size.accounts, max(size.health_peer, size.bare_peer)))
     await lab.feed(PEER_INPUT, records)
     await _warm_up(lab, traffic, size)
-    peers: dict[str, list[float]] = {"router": [], "batches": [], "health": [], "bare": []}
+    peers: dict[str, list[float]] = {"router": [], "batches": [], "transactions": [], "health": [], "bare": []}
     for repetition in range(size.repetitions):
         label = f"{repetition + 1}/{size.repetitions}"
         if "router" in chosen:
@@ -88,6 +88,13 @@ async def measure(
             )  # fmt: skip
             router.rows.append({"program": "FastStream, batches", **naive})
             peers["batches"].append(naive["events_per_second"])
+            say(f"router {label}: a transactional producer per input partition")
+            other = await lab.peer(
+                "transactional_router", events=USERS_PER_ACCOUNT * size.accounts, topic=lab.topic(topics.RAW_EVENTS),
+                group=f"peer.transactions.{repetition}", routes=_routes(outputs), partitions=lab.partitions,
+            )  # fmt: skip
+            router.rows.append({"program": "transactional producers", **other})
+            peers["transactions"].append(other["events_per_second"])
         if "health" in chosen:
             say(f"health {label}: FastStream, one transaction per message")
             naive = await lab.peer(
@@ -114,6 +121,8 @@ async def measure(
     if batches:
         ratios = _ratios(backlog.router, peers["batches"])
         router.figures.insert(1, Figure("router ÷ FastStream in batches (at least once)", ratios, "×"))
+        ratios = _ratios(backlog.router, peers["transactions"])
+        router.figures.insert(2, Figure("router ÷ routing alone, with transactional producers", ratios, "×"))
     health.figures = [
         Figure("health ÷ FastStream", _ratios(backlog.health, peers["health"]), "×", HEALTH_FLOOR, HEALTH_AIM),
         Figure("health ÷ plain loop, backlog", _ratios(backlog.health, peers["bare"]), "×", BARE_FLOOR),
