@@ -39,7 +39,8 @@ class Partition:
 
     async def route(self, records: list[Record]) -> None:
         self.meter.begin()
-        batches, written = {}, 0
+        batches: dict[tuple[str, int], Any] = {}
+        written = 0
         for record in records:
             item = self.read(record)
             assert isinstance(item, Own)
