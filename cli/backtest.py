@@ -56,6 +56,8 @@ def command(
     if of_log == (table is not None):
         raise click.UsageError("give --log or --table, or `hune backtest fit` to have a model proposed")
     if of_log:
+        if label or seen_on or left_on:
+            raise click.UsageError("--label, --seen-on and --left-on are of tables: events say who left, and when")
         book, when = run(_history(as_of))
         click.echo(f"as of {instant(when.at)} ({when.why}); scoring {len(book):,} accounts week by week", err=True)
         found = backtest_log.looked_back(book, when.at, horizon, model, against, since)
@@ -113,11 +115,15 @@ def fit(
     if of_log == (table is not None):
         raise click.UsageError("give --log or --table")
     if of_log:
+        if label or keep or without:
+            raise click.UsageError("--label, --keep and --without are of tables; with --log --model names the measures")
         book, when = run(_history(as_of))
         click.echo(f"as of {instant(when.at)} ({when.why}); scoring {len(book):,} accounts month by month", err=True)
         found, text = backtest_log.fitted(book, when.at, horizon, model, against, since)
     elif table is None or label is None:
         raise click.UsageError("--table needs --label")
+    elif model:
+        raise click.UsageError("--model is of --log; to compare with a model of tables give --against")
     else:
         rows = backtest_table.read_table(table)
         other = config.load(against, TableModel) if against else None

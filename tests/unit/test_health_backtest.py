@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,50 @@ def test_the_command_compares_two_models(tmp_path: Path) -> None:
     assert {"precision_red", "recall_red", "lift", "share_green", "n", "positives"} <= found.keys()
     text = CliRunner().invoke(command, [*arguments, "--against", str(bad)]).stdout
     assert "better" in text
+
+
+def test_lead_time_is_told_where_the_table_has_days(tmp_path: Path) -> None:
+    rows = a_table(shift=4.0)
+    for number, row in enumerate(rows):
+        row |= {"seen": "2026-03-01", "gone": f"2026-04-{number % 20 + 1:02}" if row["left"] == "yes" else ""}
+    chosen = tmp_path / "model.yaml"
+    chosen.write_text(MODEL)
+    arguments = ["--table", a_csv(tmp_path, rows), "--label", "left=yes", "--model", str(chosen), "--json"]
+    dated = [*arguments, "--seen-on", "seen", "--left-on", "gone"]
+    found = json.loads(CliRunner().invoke(command, dated).stdout)
+    points = tables.scores(rows, model())
+    days = [n % 20 + 31 for n, row in enumerate(rows) if row["left"] == "yes" and math.floor(points[n] + 0.5) < 40]
+    assert len(days) > 5
+    assert found["lead_days"] == statistics.median(days)
+    assert json.loads(CliRunner().invoke(command, arguments).stdout)["lead_days"] is None
+    leaver = next(row for row in rows if row["left"] == "yes")
+    leaver["gone"] = "2026-02-27"
+    a_csv(tmp_path, rows)
+    refused = CliRunner().invoke(command, dated)
+    assert "is before seen 2026-03-01: the row was seen when all was over" in str(refused.exception)
+    leaver["gone"] = "soon"
+    a_csv(tmp_path, rows)
+    assert "'soon' is not a day" in str(CliRunner().invoke(command, dated).exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "give --log or --table"),
+        (["--log", "--table", "t.csv"], "give --log or --table"),
+        (["--table", "t.csv", "--label", "a=b"], "--table needs --label and --model"),
+        (["--log", "--label", "a=b"], "are of tables"),
+        (["--table", "t.csv", "--label", "a=b", "--model", "m", "--seen-on", "c"], "both --seen-on and --left-on"),
+        (["fit"], "give --log or --table"),
+        (["fit", "--table", "t.csv"], "--table needs --label"),
+        (["fit", "--log", "--keep", "a"], "--log --model names the measures"),
+        (["fit", "--table", "t.csv", "--label", "a=b", "--model", "m"], "--model is of --log"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments: list[str], why: str) -> None:
+    refused = CliRunner().invoke(command, arguments)
+    assert refused.exit_code == 2
+    assert why in " ".join(refused.output.split())
 
 
 def test_a_crooked_row_is_named_with_its_line(tmp_path: Path) -> None:
