@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest_asyncio
 
 from services.health import app, reading
 from services.health.alert_reading import export_alerts
+from services.health.rehearsal_reading import rehearse_alerts
+from shared.errors import Misconfigured
 from shared.runtime.api import Signal
 from tests.support.bench_worker import Runner, Said, a_database, a_signal, day
 
@@ -190,3 +193,24 @@ async def test_an_override_is_told_shown_beside_the_computed_score_and_ends_by_t
     reasons = sorted(one["reason"] for one in refused.of("request.declined"))
     assert reasons[0].startswith("account 'nobody' is not known")
     assert reasons[1].startswith("parameter by is missing")
+
+
+async def test_a_rehearsal_tells_what_was_told_and_what_other_rules_would_have(runner: Runner, tmp_path: Path) -> None:
+    await runner.handle([a_signal("csm.changed", id="o", at=day(0.1), person_id="ann")])
+    await opened(runner)
+    runner.clock = day(3)
+    await runner.handle([a_signal("ticket.solved", id="e2", at=day(2), ticket_id="t")])
+    rows = await export_alerts([runner.db], day(3), {})
+    found = await rehearse_alerts([runner.db], day(0.2), day(3))
+    assert [(one["rule"], one["opened_at"], one["resolved_at"]) for one in found["alerts"]] == [
+        ("p1_open", "2026-01-01T12:00:00Z", "2026-01-03T00:00:00Z")
+    ]
+    assert [(row["rule"], row["opened_at"]) for row in rows] == [("p1_open", "2026-01-01T12:00:00Z")]
+    assert {(row["csm"], row["week"]): row["alerts"] for row in found["weeks"]} == {("ann", "2026-W01"): 1}
+    deaf = tmp_path / "deaf.yaml"
+    deaf.write_text("rules: {}")
+    other = await rehearse_alerts([runner.db], day(0.2), day(3), deaf)
+    assert (other["summary"]["alerts"], other["current"]["alerts"]) == (0, 1)
+    deaf.write_text("nothing: {}")
+    with pytest.raises(Misconfigured, match=r"has neither rules .* nor measures"):
+        await rehearse_alerts([runner.db], day(0.2), day(3), deaf)
