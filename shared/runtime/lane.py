@@ -23,7 +23,7 @@ from shared.runtime.api import Worker
 from shared.runtime.failpoints import reach
 from shared.runtime.ownership import Lost, Owned
 from shared.runtime.transaction import TICK_CHUNK, Attempt, Work
-from shared.runtime.wire import ClockMark, Item, Own, Record, Refused, unpack_headers
+from shared.runtime.wire import Item, Own, Record, Refused, unpack_headers
 
 log = logging.getLogger(__name__)
 
@@ -212,8 +212,11 @@ class Lane:
                 item = read(queue.popleft())
                 self._queued -= 1
                 items.append(item)
-                self._refusals_in_a_row = self._refusals_in_a_row + 1 if type(item) is Refused else 0
-                if type(item) is ClockMark:
+                if type(item) is Own:
+                    self._refusals_in_a_row = 0
+                elif type(item) is Refused:
+                    self._refusals_in_a_row += 1
+                else:
                     return
             if self._applying is not None:
                 await asyncio.sleep(0)

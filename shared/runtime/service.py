@@ -8,7 +8,9 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -135,13 +137,10 @@ class Runtime:
         log that and go on with the next ones.
         """
         try:
-            start = 0
-            for end in range(1, len(records) + 1):
-                if end == len(records) or _where(records[end]) != _where(records[start]):
-                    chunk = records[start:end]
-                    if not self._is_stale(chunk):
-                        self._lane(chunk[0].partition).take_in(chunk)
-                    start = end
+            for _, some in groupby(records, _where):
+                chunk = list(some)
+                if not self._is_stale(chunk):
+                    self._lane(chunk[0].partition).take_in(chunk)
         except BaseException:
             log.critical("records could not be queued", exc_info=True)
             os._exit(70)
@@ -562,5 +561,4 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             os._exit(70)
 
 
-def _where(record: Record) -> tuple[str, int]:
-    return record.topic, record.partition
+_where: Callable[[Record], tuple[str, int]] = attrgetter("topic", "partition")

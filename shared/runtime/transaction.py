@@ -123,9 +123,9 @@ class Attempt:
         """Advance past this work's records and past markers, never past a record that was only fetched."""
         moved = False
         if not self.work.redriven:
-            for item in self.work.items:
-                record = item.record
-                after[record.partition].offsets[record.topic] = record.offset + 1
+            last = {(item.record.partition, item.record.topic): item.record.offset for item in self.work.items}
+            for (partition, topic), offset in last.items():
+                after[partition].offsets[topic] = offset + 1
         for o in self.work.owned:
             for (topic, partition), offset in self.work.passed.items():
                 if partition == o.partition and offset > after[partition].offsets.get(topic, 0):

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+from cramjam import lz4
 from pydantic import ValidationError
 
 from shared.errors import Poison
@@ -69,12 +70,13 @@ _unpack = msgspec.msgpack.Decoder(list[Outgoing]).decode
 
 
 def pack(records: Sequence[Outgoing]) -> bytes:
-    """One outbox row: the records of one transaction and partition."""
-    return _pack(records)
+    """One outbox row: the records of one transaction and partition, compressed: they are much alike, and a tenth of
+    the bytes is a tenth of the log that PostgreSQL writes for them."""
+    return bytes(lz4.compress_block(_pack(records)))
 
 
 def unpack(body: bytes) -> list[Outgoing]:
-    return _unpack(body)
+    return _unpack(bytes(lz4.decompress_block(body)))
 
 
 _pack_headers = msgspec.msgpack.Encoder().encode

@@ -14,6 +14,7 @@ from shared.runtime.api import Worker
 from shared.runtime.lane import Lane
 from shared.runtime.ownership import After, Owned
 from shared.runtime.transaction import Attempt, Work
+from shared.runtime.wire import Refused
 from shared.topics import RESULTS
 
 TOPIC = RESULTS["ops"]
@@ -35,7 +36,7 @@ def a_partition(applied: int) -> Owned:
 
 
 def a_lane(owned: Owned, stands_at: int) -> Lane:
-    lane = Lane(WORKER, None, lambda record: None, 1)  # type: ignore[arg-type, return-value]
+    lane = Lane(WORKER, None, lambda record: Refused(record, "not read here"), 1)  # type: ignore[arg-type]
 
     async def position(topic: str, partition: int) -> int:
         return stands_at

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from shared.runtime.relay import _append
 from shared.runtime.wire import Outgoing, pack, unpack
 
@@ -50,8 +48,3 @@ def test_a_record_for_several_topics_reaches_each_of_them_once_and_in_order() ->
 def test_what_is_packed_comes_back_with_all_its_topics() -> None:
     records = [Outgoing("health", 1, b"k", b"{}", [("ce_id", b"1")], ("qbr", "ops"))]
     assert unpack(pack(records)) == records
-
-
-def test_rows_packed_before_there_were_further_topics_are_still_read() -> None:
-    old = msgspec.msgpack.encode([("health", 1, b"k", b"{}", [("ce_id", b"1")])])
-    assert unpack(old) == [Outgoing("health", 1, b"k", b"{}", [("ce_id", b"1")])]
