@@ -36,7 +36,7 @@ def a_partition(applied: int) -> Owned:
 
 
 def a_lane(owned: Owned, stands_at: int) -> Lane:
-    lane = Lane(WORKER, None, lambda record: Refused(record, "not read here"), 1)  # type: ignore[arg-type]
+    lane = Lane(WORKER, None, lambda record: Refused(record, "not read here"), 1)
 
     async def position(topic: str, partition: int) -> int:
         return stands_at
