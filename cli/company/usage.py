@@ -33,12 +33,19 @@ def level(account: Account, ago: int) -> float:
         case "silent":
             return 1.0 if ago >= turn else 0.0
         case "churned":
-            return 0.0 if ago < turn else min(1.0, 0.25 + (ago - turn) / 80)
+            return _leaving(ago - turn)
         case "unhappy":
             return 1.0 if ago >= 125 else max(0.18 if many else 0.35, (ago - 25) / 100)
         case "unused":
             return 0.0
     return 1.0
+
+
+def _leaving(left: int) -> float:
+    """So many days before the end; notice comes 45 days before it, when most have long stopped."""
+    if left < 0:
+        return 0.0
+    return 0.05 + left / 400 if left < 100 else min(0.3 + (left - 100) / 100, 1.0)
 
 
 def is_broken(account: Account, seed: int) -> bool:
