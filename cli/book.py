@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from cli.output import table
+from services.notify import card
 
 BANDS = ("red", "amber", "green", "unknown")
 SEVERITIES = ("critical", "high", "medium", "low")
@@ -95,18 +97,9 @@ def describe_call(number: int, call: Call) -> str:
     return "\n".join([*lines, *(_wrapped(f"→ {call.next_step}") if call.next_step else [])])
 
 
-def describe_alert(alert: Row) -> str:
-    """An alert in plain text, as a message would show it."""
-    evidence = alert["evidence"] if isinstance(alert["evidence"], Mapping) else {}
-    shown = [f"{name.replace('_', ' ')}: {_short(value)}" for name, value in evidence.items()]
-    lines = [
-        f"[{alert['severity']}] {alert['title']}  {alert['account_id']}",
-        *_wrapped(alert["why"]),
-        *(_wrapped(", ".join(shown)) if shown else []),
-        *(_wrapped(f"→ {alert['next_step']}") if alert["next_step"] else []),
-        f"   rule {alert['rule']}, opened {alert['opened_at']}, {alert['state']}",
-    ]
-    return "\n".join(f"  | {line}" for line in lines)
+def describe_alert(alert: Row, account: Row, now: datetime) -> str:
+    """An alert in plain text, as the message about it says it."""
+    return textwrap.indent(card.plain(card.of_rows(alert, account, now)), "  | ")
 
 
 def most_telling(alerts: Sequence[Row]) -> Row | None:
@@ -121,10 +114,3 @@ def most_telling(alerts: Sequence[Row]) -> Row | None:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="   ", subsequent_indent="   ") if text else []
-
-
-def _short(value: Any, limit: int = 80) -> str:
-    if isinstance(value, list):
-        value = ", ".join(str(part) for part in value[:5]) + (", …" if len(value) > 5 else "")
-    text = str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -140,7 +140,7 @@ class Demo:
             if opens or alert["alert_id"] in shown:
                 shown.add(alert["alert_id"])
                 self.steps.done("an alert" if opens else "an alert is over")
-                click.echo(book.describe_alert(alert) + "\n")
+                click.echo(book.describe_alert(alert, {}, datetime.now(UTC)) + "\n")
 
     async def _send_today(self, supervisor: Supervisor) -> None:
         from cli.send import send_file
@@ -272,7 +272,8 @@ class Demo:
                 click.echo(book.describe_call(number, book.with_reason(call, why)))
         alert = book.most_telling(alerts)
         if alert is not None:
-            click.echo("\nAN ALERT\n" + book.describe_alert(alert))
+            account = next((one for one in accounts if one["account_id"] == alert["account_id"]), {})
+            click.echo("\nAN ALERT\n" + book.describe_alert(alert, account, datetime.now(UTC)))
         example = calls[0].account_id if calls else next((a["account_id"] for a in accounts if a["score"]), None)
         if example is not None:
             click.echo(f"\nWHY  (hune score {example} --explain)\n" + await explanation(stores, example))

@@ -117,6 +117,22 @@ class Card:
         return wording.text(name, self.language, **values)
 
 
+def of_rows(alert: Mapping[str, Any], account: Mapping[str, Any], now: datetime) -> Card:
+    """The card of an alert as exports have it, with what there is of its account."""
+    opened_at = datetime.fromisoformat(alert["opened_at"])
+    over = alert["state"] != "open"
+    ended = alert.get("resolved_at")
+    episode = Episode(
+        alert_id=alert.get("alert_id", ""), account_id=alert["account_id"], partition=0,
+        service=alert.get("service", "health"), rule=alert["rule"], kind=alert["kind"], severity=alert["severity"],
+        title=alert["title"], why=alert["why"], next_step=alert["next_step"], evidence=alert["evidence"] or {},
+        opened_at=opened_at, computed_at=opened_at, cause_ids=(), baseline=False,
+        state="resolved" if over else "open", resolved_at=datetime.fromisoformat(ended) if ended else None,
+    )  # fmt: skip
+    known = {name: account.get(name) for name in ("name", "score", "band", "segment", "owner", "arr", "notice_on")}
+    return Card(episode, Account(alert["account_id"], **known), "en", now)
+
+
 def evidence_lines(evidence: Mapping[str, Any], language: Language) -> Iterator[str]:
     for name, value in list(evidence.items())[:MOST_EVIDENCE]:
         shown = _shown(name, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from typing import Literal
@@ -218,14 +218,18 @@ def plan(
     standing: Standing,
     rules: Notify,
     now: datetime,
+    unsaid: Collection[str] = (),
 ) -> Plan:
-    """Decide what is said next in one place. `rows` are its unsettled ones in order; `muted_by`: alert → rule."""
+    """Decide what is said next in one place. `rows` are its unsettled ones in order; `muted_by`: alert → rule.
+
+    `unsaid`: alerts whose own message is to come, though perhaps not among these rows.
+    """
     found = Plan()
     unclear = [row for row in rows if row.state != "pending"]
     if unclear:
         _settle(unclear[0], standing, rules, now, found)
         return found
-    unsaid = {row.alert_id for row in rows if row.what == "open"}
+    unsaid = {*unsaid, *(row.alert_id for row in rows if row.what == "open" and row.alert_id)}
     newest = {row.alert_id: row.version for row in rows if row.what == "update"}
     singles: list[Row] = []
     gathered: list[Row] = []

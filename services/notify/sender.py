@@ -31,7 +31,8 @@ from shared.team import Person, Team
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 16
-MOST_UNSETTLED = 1_000
+MOST_DUE, FEW_DUE = 1_000, 50
+"""How many rows are looked at for one step: where a digest may gather them, and where none does."""
 POLL_S = 1.0
 OBSERVE_S = 5.0
 WAITING = (
@@ -153,7 +154,8 @@ class Sender:
             return False
         kind, _, address = destination.partition(":")
         sink = self.sinks.get(kind)
-        rows = await store.list_unsettled(db, destination, MOST_UNSETTLED)
+        many = sink is not None and not sink.is_machine and self.rules.digest_over < MOST_DUE
+        rows = await store.list_unsettled(db, destination, MOST_DUE if many else FEW_DUE)
         if sink is None:
             await db.execute(store.SUPPRESS, [row.delivery_id for row in rows], [domain.NO_SINK] * len(rows))
             await db.execute(store.LOOK_AGAIN, destination, place.now + timedelta(seconds=60))
@@ -172,7 +174,7 @@ class Sender:
         if plan.again:
             await db.execute(store.AGAIN, [row.delivery_id for row in plan.again])
         if plan.act is None:
-            due = [plan.look_again_at, *(at for _, at, _ in plan.later)]
+            due = [plan.look_again_at, *(at for _, at, _ in plan.later), await db.fetchval(store.NEXT_DUE, destination)]
             again = min((at for at in due if at is not None), default=place.now + timedelta(minutes=5))
             changed = bool(plan.suppress or plan.again)
             await db.execute(store.LOOK_AGAIN, destination, None if changed else again)
@@ -198,6 +200,7 @@ class Sender:
         return domain.plan(
             rows, episodes, muted, await store.load_told(db, place.destination, set(episodes)),
             await store.load_roots(db, place.destination, accounts, hours), standing, self.rules, place.now,
+            await store.list_unsaid(db, place.destination, set(episodes)),
         )  # fmt: skip
 
     async def _begin(

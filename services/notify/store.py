@@ -78,7 +78,18 @@ LOCK_DESTINATION = """
 LIST_UNSETTLED = """
     select delivery_id, seq, what, state, mode, due_at, created_at, attempts, attempted_at, reason, alert_id,
            account_id, version, thread_ts
-      from notify.deliveries where destination = $1 and state in ('pending', 'sending', 'unknown') order by seq limit $2
+      from notify.deliveries
+     where destination = $1 and state in ('pending', 'sending', 'unknown') and (due_at <= now() or state <> 'pending')
+     order by seq limit $2
+"""
+NEXT_DUE = """
+    select min(due_at) from notify.deliveries
+     where destination = $1 and state in ('pending', 'sending', 'unknown') and due_at > now()
+"""
+LIST_UNSAID = """
+    select alert_id from notify.deliveries
+     where alert_id = any($2::text[]) and destination = $1 and what = 'open'
+       and state in ('pending', 'sending', 'unknown')
 """
 LOAD_TOLD = """
     select alert_id, max(ts) filter (where what = 'open') as ts, max(channel) filter (where what = 'open') as channel,
@@ -272,6 +283,11 @@ async def lock_destination(db: Connection, destination: str) -> Place | None:
 
 async def list_unsettled(db: Connection, destination: str, limit: int) -> list[Row]:
     return [Row(**dict(row)) for row in await db.fetch(LIST_UNSETTLED, destination, limit)]
+
+
+async def list_unsaid(db: Connection, destination: str, alert_ids: Collection[str]) -> set[str]:
+    """Alerts whose own message has still to be posted there, now or later."""
+    return {row["alert_id"] for row in await db.fetch(LIST_UNSAID, destination, sorted(alert_ids))}
 
 
 async def load_told(db: Connection, destination: str, alert_ids: Collection[str]) -> dict[str, Told]:

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -54,8 +55,9 @@ def test_unknown_revenue_is_not_shown_as_nothing() -> None:
 
 
 def test_an_alert_in_plain_text_says_what_why_and_what_to_do() -> None:
-    text = book.describe_alert(an_alert("acme.com", "high"))
-    for part in ("[high]", "acme.com", "No use for 35 days", "Last used", "people: a, b", "Call the sponsor."):
+    alert, account = an_alert("acme.com", "high"), an_account("acme.com", 38, "red", "60000")
+    text = book.describe_alert(alert, account, datetime(2024, 10, 25, tzinfo=UTC))
+    for part in ("high", "acme.com", "No use for 35 days", "Last used", "a, b", "Call the sponsor.", "38 red"):
         assert part in text
 
 
