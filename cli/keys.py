@@ -25,7 +25,7 @@ def command() -> None:
     "scopes",
     multiple=True,
     metavar="SCOPE",
-    help="ingest, requests, accounts (read them), or webhook:TOOL (a token for its address). Default: the first two.",
+    help="ingest, requests, accounts, privacy, or webhook:TOOL (a token for its address). Default: the first two.",
 )
 @click.option("--json", "json_", is_flag=True, help='As JSON: {"key": …}.')
 def create(name: str, scopes: Sequence[str], json_: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from services.feedback import domain, store
 from services.feedback.domain import KINDS, Standing
 from services.feedback.store import Shown, StatementRow
-from shared import requests, topics
+from shared import privacy, requests, topics
 from shared.config import Loaded
 from shared.db import Connection
 from shared.events.feedback import SurveyFigure, SurveyScoreChanged
@@ -26,10 +26,7 @@ NOT_YET = {
     "feedback.survey": "Hune does not send surveys yet; send them with your tool and its answers as survey.answered",
     "feedback.closed_loop": "closed-loop cases are not kept yet; feedback.analysis lists who is unhappy now",
 }
-NOT_CARRIED_OUT = {
-    "account.merged": "merges are not carried out yet",
-    "privacy.requested": "deletion is not carried out yet",
-}
+NOT_CARRIED_OUT = {"account.merged": "merges are not carried out yet"}
 NO_CASES = "closed-loop cases are not kept yet, so there is none to act on"
 WHOLE_BOOK = "feedback.analysis answers for one account: name account_id; for the whole book use `hune export nps`"
 
@@ -42,6 +39,7 @@ class Inbox:
     invited: list[tuple[Any, ...]] = field(default_factory=list)
     segments: list[tuple[Any, ...]] = field(default_factory=list)
     asked: list[Signal] = field(default_factory=list)
+    privacy: list[Signal] = field(default_factory=list)
 
 
 class Feedback:
@@ -61,6 +59,7 @@ class Feedback:
             await store.save_segments(unit.db, inbox.segments)
         if inbox.asked:
             await self._reply(inbox.asked, unit)
+        await privacy.erase(unit, inbox.privacy, store.ERASE)
 
     async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Catch up with what was learnt before the clock was known, and show where each account stands."""
@@ -86,6 +85,8 @@ class Feedback:
                 inbox.segments.append(_segment(signal))
             elif signal.type == "request.made":
                 inbox.asked.append(signal)
+            elif signal.type == privacy.REQUESTED:
+                inbox.privacy.append(signal)
             else:
                 unit.ignore(signal, NOT_CARRIED_OUT.get(signal.type, "says nothing about surveys"))
         return inbox

@@ -12,6 +12,11 @@ from services.feedback.domain import Standing
 from shared.db import Connection, columns
 from shared.surveys import Measure, Statement, SurveyRules
 
+ERASE = (
+    "update feedback.statements set user_id = $3 where partition = $1 and user_id = $2",
+    "update feedback.invitations set recipient_id = $3 where partition = $1 and recipient_id = $2",
+)
+"""Partition, user, alias."""
 STATEMENT = "answer_id, named, what, user_id, kind, score, scale, occurred_at, source, event_id"
 
 SAVE_STATEMENTS = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import logging
 import signal
 import time
@@ -13,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import msgspec
 import uvicorn
 from aiokafka.errors import KafkaError
@@ -29,12 +31,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.gateway import keys, metrics, store
 from services.gateway.adapters.base import Door, Incoming, Words
 from services.gateway.body import read_body
-from services.gateway.canonical import MAX_ID, Refused
+from services.gateway.canonical import MAX_ID, Record, Refused, record_of
 from services.gateway.doors import DOORS
 from services.gateway.handlers import account_told, build
 from services.gateway.ingest import Durable, Ingest
 from services.gateway.limiter import TokenBuckets
 from services.gateway.openapi import document
+from services.gateway.regulations import MAX_BYTES as MAX_REGULATION
+from services.gateway.regulations import read_regulation
 from services.gateway.requests import MAX_BYTES, MAX_WAIT_SECONDS, Conflict, Desk, read_request
 from services.gateway.settings import GatewaySettings
 from services.gateway.spool import NotDurable, Spool
@@ -45,6 +49,7 @@ from services.gateway.webhooks.translate import records_of
 from shared.access import refuse_wrong_access
 from shared.db import TRANSIENT, Pool, create_pool
 from shared.errors import Misconfigured
+from shared.events.inputs import PrivacyRequested
 from shared.observability import logs
 from shared.settings import Settings
 
@@ -55,6 +60,7 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 2
 SWEEP_SECONDS = 3600.0
 JSON = "application/json"
+_PRIVACY = ("ce_type", PrivacyRequested.wire_type().encode())
 
 
 class Denied(Exception):
@@ -103,6 +109,7 @@ class Gateway:
         self.buckets = TokenBuckets(knobs.rate, knobs.burst)
         self.webhooks = webhooks.load(settings.config_dir)
         self.trusts = webhooks.trusts(self.webhooks)
+        self.gone: frozenset[bytes] = frozenset()
         self.runtime: Any | None = None
         self.worker = False
         self.fatal: str | None = None
@@ -120,6 +127,7 @@ class Gateway:
         if isinstance(self.ingest, Ingest):
             await self.ingest.start()
         self._tasks = [asyncio.create_task(self.keys.run()), asyncio.create_task(self._sweep())]
+        self._tasks.append(asyncio.create_task(self._look_who_is_gone()))
         if worker:
             self._tasks.append(asyncio.create_task(self._run_worker()))
 
@@ -180,6 +188,30 @@ class Gateway:
             except TRANSIENT as error:
                 log.warning("old requests stay until the next sweep", extra={"error": type(error).__name__})
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _look_who_is_gone(self) -> None:
+        """Read who is suppressed, again and again; before the first time, and beyond it, the router drops them."""
+        while True:
+            try:
+                await self.databases.open()
+                found = [await store.list_gone(db) for db in self.databases.all]
+                self.gone = frozenset().union(*found)
+            except (*TRANSIENT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.debug("who is suppressed could not be read", extra={"error": type(error).__name__})
+            await asyncio.sleep(keys.REFRESH_SECONDS)
+
+    def taken(self, records: list[Record], door: str) -> list[Record]:
+        """The records without those of suppressed persons; a record of a person has the person's id as its key."""
+        if not self.gone:
+            return records
+        kept = [
+            record
+            for record in records
+            if hashlib.sha256(record.key).digest() not in self.gone or _PRIVACY in record.headers
+        ]
+        if len(kept) < len(records):
+            metrics.SUPPRESSED.labels(door).inc(len(records) - len(kept))
+        return kept
 
     async def admit(self, key: str | None, scope: str) -> keys.Key:
         """The key's record. Raises Denied: 401, 403, or 503 when the key cannot be checked."""
@@ -371,7 +403,7 @@ async def _take_in(gateway: Gateway, door: Door, scope: Scope, receive: Receive,
         gateway.charge(known, max(1, len(records)))
         started = time.perf_counter()
         try:
-            await gateway.ingest.publish(records)
+            await gateway.ingest.publish(gateway.taken(records, door.name))
         finally:
             metrics.QUEUED_BYTES.set(gateway.ingest.queued_bytes)
         metrics.ACK_SECONDS.observe(time.perf_counter() - started)
@@ -441,7 +473,7 @@ async def _take_delivery(gateway: Gateway, tool: Tool, delivery: Delivery) -> in
         raise Denied(401, str(forged)) from None
     caller = keys.Key(f"webhook:{tool.name}", b"", frozenset())
     with gateway.share(caller):
-        records = records_of(tool, delivery)
+        records = gateway.taken(records_of(tool, delivery), f"webhook.{tool.name}")
         gateway.charge(caller, max(1, len(records)))
         started = time.perf_counter()
         try:
@@ -535,6 +567,23 @@ async def _account(gateway: Gateway, request: Request) -> tuple[int, bytes]:
     raise Denied(404, "no account has this id, or nothing has been computed for it yet")
 
 
+async def _regulate(gateway: Gateway, request: Request) -> tuple[int, bytes]:
+    """Have persons forgotten; they are when the request is on its way, the router carries it out."""
+    key = await gateway.admit(_request_key(request), keys.PRIVACY)
+    with gateway.share(key):
+        body = await read_body(
+            request.stream(), request.headers.get("content-encoding", ""), MAX_REGULATION, gateway.knobs.body_seconds
+        )
+        events = read_regulation(body, datetime.now(UTC))
+        gateway.charge(key, len(events))
+        try:
+            await gateway.ingest.publish([record_of(event) for event in events])
+        except NotDurable as lost:
+            raise Denied(503, f"{lost}; send the same again", retry_after=RETRY_AFTER_SECONDS) from None
+    ids = [event.id for event in events]
+    return 200, msgspec.json.encode({"data": {"regulateId": ids[0]}, "ids": ids})
+
+
 async def _openapi(request: Request) -> Response:
     return _respond(200, msgspec.json.encode(document()))
 
@@ -621,6 +670,8 @@ def make_app(gateway: Gateway, *, worker: bool = True) -> _Front:
         routes.append(Route(path, _requests_endpoint(_make_request), methods=["POST"]))
     routes += [
         Route("/v1/requests/{id}", _requests_endpoint(_request_status), methods=["GET"]),
+        Route("/v1/regulations", _requests_endpoint(_regulate, "regulations"), methods=["POST"]),
+        Route("/v2/regulations", _requests_endpoint(_regulate, "regulations"), methods=["POST"]),
         Route("/v1/accounts/{id:path}", _requests_endpoint(_account, "accounts"), methods=["GET"]),
         Route("/openapi.json", _openapi, methods=["GET"]),
         *PROBES,

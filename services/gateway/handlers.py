@@ -1,4 +1,4 @@
-"""What the gateway reads: answers to requests, of which the first one counts, and how accounts stand, the latest."""
+"""What the gateway reads: answers to requests (the first counts), how accounts stand (the latest), and who is gone."""
 
 from __future__ import annotations
 
@@ -72,6 +72,9 @@ async def on_signals(batch: Batch, unit: UnitOfWork) -> None:
             said = _json(signal.data)
             is_state = signal.type == "account.state"
             accounts[signal.account_id] = replace(known, state=said) if is_state else replace(known, change=said)
+        elif signal.type == "privacy.recorded":
+            person = bytes.fromhex(signal.data.person)
+            await store.save_gone(unit.db, person, signal.partition, signal.data.suppressed)
         elif signal.type not in STATUS:
             unit.ignore(signal, "not an answer")
         elif signal.data.request_id in first:
@@ -154,7 +157,7 @@ _FAST: dict[str, Callable[[bytes], Any]] = {
 
 
 def _decoder_of(model: type[Event]) -> Callable[[bytes], Any] | None:
-    is_no_answer = issubclass(model, ResultEvent) and model.type_name not in STATUS
+    is_no_answer = issubclass(model, ResultEvent) and model.type_name not in (*STATUS, "privacy.recorded")
     return _FAST.get(model.type_name) or (_unread if is_no_answer else None)
 
 

@@ -22,9 +22,9 @@ from shared.errors import Misconfigured
 log = logging.getLogger(__name__)
 
 PREFIX = "hk_"
-INGEST, REQUESTS, ACCOUNTS = "ingest", "requests", "accounts"
+INGEST, REQUESTS, ACCOUNTS, PRIVACY = "ingest", "requests", "accounts", "privacy"
 SCOPES = (INGEST, REQUESTS)
-"""What a key may do unless told otherwise; reading accounts has to be asked for."""
+"""What a key may do unless told otherwise; reading accounts and forgetting persons have to be asked for."""
 WEBHOOK_SCOPES = tuple(f"webhook:{tool}" for tool in webhooks.NAMES)
 REFRESH_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.2
@@ -35,9 +35,9 @@ async def create_key(db: store.Database, name: str, scopes: Sequence[str] = SCOP
 
     Raises Misconfigured when the name is taken or a scope is not known.
     """
-    unknown = set(scopes) - {*SCOPES, ACCOUNTS, *WEBHOOK_SCOPES}
+    unknown = set(scopes) - {*SCOPES, ACCOUNTS, PRIVACY, *WEBHOOK_SCOPES}
     if unknown or not scopes:
-        known = " or ".join((*SCOPES, ACCOUNTS, "webhook:TOOL"))
+        known = " or ".join((*SCOPES, ACCOUNTS, PRIVACY, "webhook:TOOL"))
         raise Misconfigured(f"scope {', '.join(sorted(unknown)) or '(none)'} is not known; use {known}")
     if not name.strip() or len(name) > 100:
         raise Misconfigured("a key's name has 1 to 100 characters")

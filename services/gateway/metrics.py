@@ -11,6 +11,7 @@ ACK_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("hune_gateway_in_flight", "HTTP calls being worked on")
 QUEUED_BYTES = Gauge("hune_gateway_queued_bytes", "Bytes waiting for Kafka's acknowledgement")
+SUPPRESSED = Counter("hune_gateway_suppressed_total", "Events not taken because their person asked for it", ["door"])
 SPOOLED = Counter("hune_gateway_spooled_total", "Records written to the spool because Kafka did not take them")
 REPLAYED = Counter("hune_gateway_replayed_total", "Records sent from the spool to Kafka")
 SPOOL_BYTES = Gauge("hune_gateway_spool_bytes", "Bytes in the spool")

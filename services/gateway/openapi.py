@@ -129,6 +129,22 @@ def _account_paths() -> dict[str, Any]:
     return {"/v1/accounts/{id}": {"get": get}}
 
 
+def _regulation_paths() -> dict[str, Any]:
+    regulation = {
+        "type": "object",
+        "properties": {
+            "regulationType": {"type": "string"},
+            "subjectType": {"const": "USER_ID"},
+            "subjectIds": {"type": "array", "items": _TEXT, "minItems": 1},
+            "users": {"type": "array", "items": _OBJECT, "minItems": 1},
+        },
+        "required": ["regulationType"],
+    }
+    ids = {"type": "object", "properties": {"ids": {"type": "array", "items": _TEXT}}, "required": ["ids"]}
+    call = {"post": _post("Have persons suppressed or deleted", regulation, _answers("accepted", ids))}
+    return {"/v1/regulations": call, "/v2/regulations": call}
+
+
 def _webhook_paths() -> dict[str, Any]:
     tool = {"name": "tool", "in": "path", "required": True, "schema": {"enum": list(NAMES)}}
     token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -149,7 +165,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Hune gateway", "version": "1"},
-        "paths": _segment_paths() | _request_paths() | _account_paths() | _webhook_paths(),
+        "paths": _segment_paths() | _request_paths() | _account_paths() | _regulation_paths() | _webhook_paths(),
         "components": {
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "user: the key; password: empty"}

@@ -59,6 +59,11 @@ SAVE_ACCOUNTS = """
            change = coalesce(excluded.change, known.change)
 """
 LOAD_ACCOUNT = "select state, change from gateway.accounts where account_id = $1"
+SAVE_GONE = """
+    insert into gateway.gone (person, partition, suppressed) values ($1, $2, $3)
+        on conflict (person) do update set suppressed = excluded.suppressed
+"""
+LIST_GONE = "select person from gateway.gone where suppressed"
 DROP_OLD_REQUESTS = "delete from gateway.requests where received_at < now() - make_interval(days => $1)"
 DROP_OLD_ANSWERS = "delete from gateway.answers where received_at < now() - make_interval(days => $1)"
 
@@ -117,6 +122,15 @@ async def save_accounts(db: Database, columns: Sequence[Sequence[Any]]) -> None:
 
 async def load_account(db: Database, account_id: str) -> Any | None:
     return await db.fetchrow(LOAD_ACCOUNT, account_id)
+
+
+async def save_gone(db: Database, person: bytes, partition: int, suppressed: bool) -> None:
+    await db.execute(SAVE_GONE, person, partition, suppressed)
+
+
+async def list_gone(db: Database) -> set[bytes]:
+    """SHA-256 of the ids of suppressed persons."""
+    return {row["person"] for row in await db.fetch(LIST_GONE)}
 
 
 async def drop_old(db: Database, days: int) -> None:

@@ -24,6 +24,7 @@ from services.health.facts import Facts, Ignore, Key, Learnt, Reject
 from services.health.settings import read_model
 from services.health.store import Account
 from services.health.usage import EVENT, UTC_ZONE, Events, micros
+from shared import privacy
 from shared.requests import Unusable
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
@@ -140,6 +141,9 @@ class Handlers:
 
     async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
         """Apply a batch: learn all of it, assess the accounts in which something can have changed."""
+        to_forget = [signal for signal in batch if signal.type == privacy.REQUESTED]
+        if to_forget:
+            batch = Batch([signal for signal in batch if signal.type != privacy.REQUESTED])
         use, others = self._columns(batch, unit)
         others = await _keep_rates(others, unit)
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
@@ -169,6 +173,7 @@ class Handlers:
             await store.save_marks(unit.db, marks)
         waiting = _waiting(use, others, learnt, rows, walks, unit)
         await self._tell(list(walks.values()), waiting, unit)
+        await privacy.erase(unit, to_forget, store.ERASE)
 
     async def on_tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Assess accounts whose time has come."""

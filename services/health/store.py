@@ -88,6 +88,32 @@ SAVE_USERS = """
     returning account_id, hash
 """
 
+ERASE = (
+    "update health.users set user_id = $3 where partition = $1 and user_id = $2",
+    """
+    update health.things set marks = (
+           select jsonb_agg(
+                      case when mark -> 3 ->> 'person' = $2
+                           then jsonb_set(mark, '{3}', (mark -> 3) - 'quote' || jsonb_build_object('person', $3::text))
+                           else mark end
+                      order by n)
+             from jsonb_array_elements(marks) with ordinality as said (mark, n))
+     where partition = $1 and kind = 'answer'
+       and marks @> jsonb_build_array(jsonb_build_array(jsonb_build_object('person', $2::text)))
+    """,
+    """
+    update health.alerts
+       set evidence = replace(case when evidence ->> 'user_id' = $2 then evidence - 'quote' else evidence end::text,
+                              to_jsonb($2::text)::text, to_jsonb($3::text)::text)::jsonb
+     where partition = $1 and position(to_jsonb($2::text)::text in evidence::text) > 0
+    """,
+    """
+    update health.accounts
+       set memory = replace(memory::text, to_jsonb($2::text)::text, to_jsonb($3::text)::text)::jsonb
+     where partition = $1 and position(to_jsonb($2::text)::text in memory::text) > 0
+    """,
+)
+"""Partition, user, alias. The hashes of users in the packed use stay: they are what counts people."""
 LOAD_USERS = "select account_id, hash, user_id from health.users where account_id = any($1) and hash = any($2)"
 
 SAVE_MARKS = """

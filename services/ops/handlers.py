@@ -14,6 +14,7 @@ from services.ops.review import Review
 from services.ops.settings import SegmentRules
 from services.ops.store import Place
 from services.ops.touch import Touch
+from shared import privacy
 from shared.config import Loaded
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
@@ -37,6 +38,7 @@ class Inbox:
     groups: list[Signal] = field(default_factory=list)
     asked: list[Signal] = field(default_factory=list)
     awake: set[Place] = field(default_factory=set)
+    privacy: list[Signal] = field(default_factory=list)
 
 
 class Ops:
@@ -58,6 +60,7 @@ class Ops:
             await self.review.take_over(inbox.groups, unit)
         if inbox.asked:
             await answers.Answers(self.rules, self.team, self.digest, self.review).reply(inbox.asked, unit)
+        await privacy.erase(unit, inbox.privacy, store.ERASE)
 
     async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Decide and remind for the accounts whose time has come."""
@@ -129,6 +132,8 @@ class Ops:
                 inbox.groups.append(signal)
             case "request.made":
                 inbox.asked.append(signal)
+            case privacy.REQUESTED:
+                inbox.privacy.append(signal)
             case _:
                 return False
         return True

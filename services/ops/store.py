@@ -14,6 +14,8 @@ from services.ops.touch import Touch
 from shared.db import Connection
 from shared.team import Assignment
 
+ERASE = ("update ops.touches set contact_id = $3 where partition = $1 and contact_id = $2",)
+"""Partition, user, alias."""
 SAVE_REVENUE = """
     insert into ops.revenue (partition, account_id, kind, ref, occurred_at, event_id, states_amount, amount, currency,
                              starts_on, ends_on, auto_renew, home)

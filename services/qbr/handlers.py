@@ -15,7 +15,7 @@ from services.qbr.periods import Period
 from services.qbr.settings import Policy
 from services.qbr.store import Recorded
 from services.qbr.usage import drafts_of
-from shared import requests, topics
+from shared import privacy, requests, topics
 from shared.config import Loaded
 from shared.db import Connection
 from shared.events import qbr as events
@@ -30,10 +30,7 @@ NOT_YET = {
     "qbr.ebr": "the executive variant is not made yet; qbr.review gives the account's figures of a quarter",
     "plan.update": "success plans are not kept yet, so there is none to update",
 }
-NOT_CARRIED_OUT = {
-    "account.merged": "merges are not carried out yet",
-    "privacy.requested": "deletion is not carried out yet",
-}
+NOT_CARRIED_OUT = {"account.merged": "merges are not carried out yet"}
 PACKS_AT_ONCE = 50
 
 
@@ -47,6 +44,7 @@ class Inbox:
     actions: list[Signal] = field(default_factory=list)
     asked: list[Signal] = field(default_factory=list)
     moved: dict[str, list[Signal]] = field(default_factory=dict)
+    privacy: list[Signal] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +90,7 @@ class Reviews:
             await self._decide(inbox, unit)
         if inbox.asked:
             await self._answer(inbox.asked, unit)
+        await privacy.erase(unit, inbox.privacy, store.ERASE)
 
     async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Decide the reviews of the accounts whose time has come."""
@@ -126,6 +125,8 @@ class Reviews:
                 inbox.moved.setdefault(signal.account_id, []).append(signal)
             elif signal.type == "request.made":
                 self._sort_request(signal, unit, inbox)
+            elif signal.type == privacy.REQUESTED:
+                inbox.privacy.append(signal)
             else:
                 unit.ignore(signal, NOT_CARRIED_OUT.get(signal.type, "says nothing to reviews"))
         return inbox

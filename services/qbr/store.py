@@ -18,6 +18,13 @@ REVIEW = (
     "held_at, prepared_at, sponsor_attended, rescheduled, no_shows"
 )
 
+ERASE = (
+    """
+    update qbr.facts set data = replace(data::text, to_jsonb($2::text)::text, to_jsonb($3::text)::text)::jsonb
+     where partition = $1 and position(to_jsonb($2::text)::text in data::text) > 0
+    """,
+)
+"""Partition, user, alias. The hashes of users in the packed use stay: they are what counts people."""
 SAVE_FACTS = """
     insert into qbr.facts (account_id, type, subject, data, occurred_at, source, event_id, partition)
     select * from unnest($1::text[], $2::text[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::text[], $7::text[],

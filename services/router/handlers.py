@@ -14,10 +14,11 @@ import msgspec
 from services.router import domain, store
 from services.router.classifier import an_index, classify
 from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
+from services.router.gone import Register
 from services.router.reader import CLOCK, REQUEST, USAGE, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
 from services.router.store import Parked, ToPark, Understood
-from shared import topics
+from shared import privacy, topics
 from shared.events import ResultEvent, inputs, known_types, results
 from shared.ids import partition_of
 from shared.runtime.api import EVERYBODY, Batch
@@ -65,6 +66,7 @@ class Plan:
     released: list[Parked] = field(default_factory=list)
     parked: list[ToPark] = field(default_factory=list)
     blocked: set[tuple[int, str]] = field(default_factory=set)
+    asked_about: list[tuple[RawEvent, Headers]] = field(default_factory=list)
     begins_life: bool = False
 
 
@@ -83,6 +85,7 @@ class Router:
         self._known_accounts: set[str] = set()
         self._accounts_of: dict[str, frozenset[str]] = {}
         self._live = False
+        self._gone = Register()
         self._index = an_index(())
         self._indexed_to = BEGINNING
         self._swept_at: dict[int, datetime] = {}
@@ -92,9 +95,12 @@ class Router:
 
     async def handle(self, batch: Batch, unit: UnitOfWork) -> None:
         events: Sequence[RawEvent] = batch.signals  # type: ignore[assignment]
+        await self._gone.begin(events, unit)
         plan = await self._load(events, unit)
         routed: Counter[int] = Counter()
         for event in events:
+            if self._gone.drops(event, unit):
+                continue
             if event.data is None and self._is_settled(event):
                 self._copy(event, event.account_id, self._of_use, unit)  # type: ignore[arg-type]
                 routed[event.partition] += 1
@@ -168,6 +174,7 @@ class Router:
         if plan.released:
             reach("after_release")
         await store.save_parked(unit.db, plan.parked)
+        await self._gone.save(plan.asked_about, unit)
         if plan.accounts or plan.memberships:
             unit.on_commit.append(lambda: self._remember(plan))
 
@@ -183,6 +190,9 @@ class Router:
     # -- one event ------------------------------------------------------------------------------
 
     def _event(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> None:
+        if isinstance(event.data, inputs.PrivacyRequested):
+            self._forget(event, event.data, plan, unit)
+            return
         if self.exclusions.rules and self._excluded(event, unit):
             return
         if event.account_id is not None:
@@ -257,6 +267,16 @@ class Router:
             for ended in plan.book.leave(event.user_id, event.account_id, event.occurred_at):
                 plan.memberships[event.user_id, ended.account_id] = ended
 
+    def _forget(self, event: RawEvent, asked: inputs.PrivacyRequested, plan: Plan, unit: UnitOfWork) -> None:
+        """From this event on; the services hear of it in every partition, whatever account it names."""
+        self._gone.hear(event)
+        plan.asked_about.append((event, _headers(event)))
+        if asked.regulation in privacy.ERASING:
+            for account_id in plan.book.memberships.pop(asked.user_id, {}):
+                plan.memberships.pop((asked.user_id, account_id), None)
+            self._accounts_of.pop(asked.user_id, None)
+        self._broadcast(event, unit)
+
     def _excluded(self, event: RawEvent, unit: UnitOfWork) -> bool:
         body = _anything(event.value)
         name = body.get("event") or event.type if isinstance(body, dict) else event.type
@@ -290,7 +310,8 @@ class Router:
                 found = self._resolve(event, plan)
                 if not isinstance(found, Resolved):
                     return
-                self._forward(event, found.account_id, plan, unit)
+                if not self._gone.drops(event, unit):
+                    self._forward(event, found.account_id, plan, unit)
             waiting.pop(0)
             plan.released.append(parked)
             unit.count(parked.partition, "parked", -1)
@@ -327,6 +348,8 @@ class Router:
     async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Release what waited for links that other partitions asserted."""
         now = await unit.db.fetchval("select clock_timestamp()")
+        outputs = self._outputs.get(inputs.PrivacyRequested.wire_type(), ())
+        await self._gone.tick(clocks, now, limit, outputs, unit)
         fresh = [p for p in clocks if now - self._swept_at.get(p, BEGINNING) > SWEEP]
         since = BEGINNING if fresh else now - OVERLAP
         given_up = await self._give_up(fresh, now, limit, unit) if fresh else 0

@@ -12,9 +12,9 @@ from services.voc.analysis import analyse, rule_version
 from services.voc.domain import Item, Rate, Relabel, Statement, Worth
 from services.voc.settings import Rules
 from services.voc.store import Kept
-from shared import requests, topics
+from shared import privacy, requests, topics
 from shared.events.voc import FeatureRequestUpdated, ThemeLabel, VoiceItemRecorded
-from shared.runtime.api import Batch, Signal
+from shared.runtime.api import EVERYBODY, Batch, Signal
 from shared.runtime.unit import UnitOfWork
 
 RESULTS = topics.RESULTS["voc"]
@@ -77,6 +77,8 @@ class Voice:
         inbox = self._sort(batch, unit)
         if inbox.erased:
             await store.save_erased(unit.db, inbox.erased)
+            for _, user_id, _, _ in inbox.erased:
+                await privacy.forget_quarantined(unit.db, [unit.service], user_id)
         if inbox.merges:
             await store.save_merges(unit.db, inbox.merges)
         if inbox.heard:
@@ -120,12 +122,12 @@ class Voice:
                 inbox.merges.append(
                     (data.merged_account_id, data.account_id, signal.occurred_at, signal.id, signal.partition)
                 )
-            elif signal.type == "privacy.requested":
-                if signal.data.regulation in intake.ERASES:
+            elif signal.type == privacy.REQUESTED:
+                if signal.data.regulation in privacy.ERASING:
                     person = (signal.account_id, signal.data.user_id, signal.occurred_at, signal.partition)
                     inbox.erased.append(person)
                 else:
-                    unit.ignore(signal, "erases nothing")
+                    unit.ignore(signal, privacy.NOTHING_TO_ERASE)
             elif signal.type == "request.made":
                 self._sort_request(signal, inbox)
             else:
@@ -199,7 +201,8 @@ class Voice:
         reading = None
         if statement.text is not None and statement.text.strip():
             reading = analyse(statement.text, statement.source, self.rules.lexicon, statement.given_language)
-        gone = statement.user_id is not None and (statement.account_id, statement.user_id) in erased
+        user = statement.user_id
+        gone = user is not None and ((statement.account_id, user) in erased or (EVERYBODY, user) in erased)
         if gone:
             return replace(statement, reading=reading, user_id=None, text=None if reading else statement.text)
         return replace(statement, reading=reading)

@@ -164,4 +164,3 @@ TELLERS: Mapping[str, Callable[[Signal], Statement | Nothing]] = {
     "churn.notified": _churn_notified,
 }
 STATES_WORTH = frozenset(["account.updated", "subscription.changed"])
-ERASES = frozenset(["delete", "suppress_with_delete"])

@@ -90,7 +90,7 @@ LIST_MERGES = """
     select merged_account_id, account_id from voc_api.merges_v1 where occurred_at <= $1
      order by occurred_at, event_id
 """
-LOAD_ERASED = "select account_id, user_id from voc.erased where account_id = any($1)"
+LOAD_ERASED = "select account_id, user_id from voc.erased where account_id = any($1) or account_id = '*'"
 SAVE_ERASED = """
     insert into voc.erased (account_id, user_id, occurred_at, partition)
     select * from unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[])
@@ -98,8 +98,10 @@ SAVE_ERASED = """
 """
 ERASE = """
     update voc.statements set words = case when words = '' then '' end, user_id = null
-      from unnest($1::text[], $2::text[]) as person (account_id, user_id)
-     where statements.account_id = person.account_id and statements.user_id = person.user_id
+      from unnest($1::text[], $2::text[], $3::int[]) as person (account_id, user_id, partition)
+     where statements.user_id = person.user_id
+       and (statements.account_id = person.account_id
+            or person.account_id = '*' and statements.partition = person.partition)
 """
 
 
@@ -237,4 +239,4 @@ async def load_erased(db: Connection, account_ids: Collection[str]) -> set[tuple
 async def save_erased(db: Connection, persons: Sequence[tuple[str, str, datetime, int]]) -> None:
     """Remember whose words must not be kept, and drop those that are."""
     await db.execute(SAVE_ERASED, *columns(persons, 4))
-    await db.execute(ERASE, *columns([person[:2] for person in persons], 2))
+    await db.execute(ERASE, *columns([(account, user, p) for account, user, _, p in persons], 3))

@@ -19,7 +19,7 @@ PREFIX = "cs"
 
 REPLIES = (results.RequestAnswered, results.RequestDeclined)
 DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
-    "router": (results.RequestDeclined, results.RequestUnclear),
+    "router": (results.RequestDeclined, results.RequestUnclear, results.PrivacyRecorded),
     "health": (
         results.HealthScoreChanged, results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated, *REPLIES,
     ),

@@ -12,7 +12,7 @@ CLI = "cli"
 RUNTIME: Mapping[str, str] = {
     "partitions": "select, insert, update",
     "outbox": "select, insert, delete",
-    "quarantine": "select, insert, update",
+    "quarantine": "select, insert, update, delete",
     "seen": "select, insert, delete",
     "seen_cold": "select, insert, delete",
     "seen_undated": "select, insert",

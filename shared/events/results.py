@@ -237,6 +237,14 @@ class AccountState(Event, type="account.state"):
     shown_band: Band | None = None
 
 
+class PrivacyRecorded(ResultEvent, type="privacy.recorded"):
+    """What was asked about a person and is in force; `person` is the SHA-256 of the user id."""
+
+    person: Identifier
+    suppressed: bool
+    erased_to: AwareDatetime | None
+
+
 class RequestAnswered(ResultEvent, type="request.answered"):
     """The answer to a request; `as_of` says how far the figures reach."""
 

@@ -28,6 +28,7 @@ MORE_DOORS = {
     "services/ops/answers.py": "emits",
     "services/ops/relatives.py": "emits",
     "services/ops/review.py": "emits",
+    "services/router/gone.py": "drops and tells",
     "services/router/reader.py": "knows Kafka's records",
     **dict.fromkeys(
         (f"services/gateway/{room}.py" for room in ("body", "ingest", "keys", "metrics", "requests", "spool")),

@@ -26,6 +26,9 @@ from tests.support.stack import chosen_stack
 PARTITIONS = 2
 
 
+RUNTIME = Path(__file__).parents[2] / "shared/db/migrations"
+
+
 @contextmanager
 def a_postgres() -> Iterator[str]:
     """A PostgreSQL of this test's own; gone afterwards."""
@@ -49,14 +52,13 @@ def a_postgres() -> Iterator[str]:
 
 
 async def a_database(url: str, worker: Worker) -> db.Connection:
-    """A connection to a database that holds only this worker's schema, empty."""
+    """A connection to a database that holds only the runtime's and this worker's schema, empty."""
     connection = await db.connect(url)
-    await connection.execute(
-        f"drop schema if exists {worker.name} cascade; drop schema if exists {worker.name}_api cascade"
-    )
-    await connection.execute(f"create schema {worker.name}")
-    for path in sorted(worker.migrations.glob("*.sql")):
-        await connection.execute(path.read_text())
+    for schema, migrations in (("hune", RUNTIME), (worker.name, worker.migrations)):
+        await connection.execute(f"drop schema if exists {schema} cascade; drop schema if exists {schema}_api cascade")
+        await connection.execute(f"create schema {schema}")
+        for path in sorted(migrations.glob("*.sql")):
+            await connection.execute(path.read_text())
     return connection
 
 

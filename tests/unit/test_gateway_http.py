@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -64,6 +65,7 @@ class Rows:
         self.rows = [
             {"name": "app", "hash": hash_of(KEY), "scopes": ["ingest", "requests"]},
             {"name": "asker", "hash": hash_of("hk_asker"), "scopes": ["requests"]},
+            {"name": "officer", "hash": hash_of("hk_officer"), "scopes": ["privacy"]},
         ]
         self.down = False
 
@@ -271,7 +273,8 @@ async def test_openapi_names_exactly_the_paths_there_are(client: httpx.AsyncClie
     described = set((await client.get("/openapi.json")).json()["paths"])
     served = set(doors.SEGMENT.paths)
     webhooks = {"/webhooks/{tool}", "/webhooks/{tool}/{token}"}
-    assert described == served | webhooks | {"/v1/requests", "/v1/requests/{id}", "/v1/accounts/{id}"}
+    others = {"/v1/requests", "/v1/requests/{id}", "/v1/accounts/{id}", "/v1/regulations", "/v2/regulations"}
+    assert described == served | webhooks | others
     assert document()["openapi"].startswith("3.1")
 
 
@@ -350,3 +353,55 @@ async def test_a_batch_of_rudderstack_may_be_larger_than_one_of_segment(client: 
     assert (await client.post("/v1/batch", json=batch, auth=BASIC)).status_code == 200
     refused = await client.post("/v1/batch", json={"batch": batch["batch"] * 7}, auth=BASIC)
     assert (refused.status_code, refused.json()["index"]) == (413, 139)
+
+
+async def test_a_suppressed_person_s_events_are_answered_200_and_not_kept(kept: Kept, rows: Rows) -> None:
+    gateway = Gateway(NOWHERE, KNOBS, ingest=kept)
+    gateway.keys = KeyRing(rows.load)
+    gateway.gone = frozenset([hashlib.sha256(b"u1").digest()])
+    transport = httpx.ASGITransport(make_app(gateway, worker=False), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        assert (await client.post("/v1/batch", json=a_batch(3), auth=BASIC)).status_code == 200
+        assert [record.key for record in kept.records] == [b"u0", b"u2"]
+        again = {"regulationType": "UNSUPPRESS", "subjectIds": ["u1"]}
+        assert (await client.post("/v1/regulations", json=again, auth=("hk_officer", ""))).status_code == 200
+    assert [record.key for record in kept.records[2:]] == [b"u1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "regulation"),
+    [
+        ({"regulationType": "SUPPRESS_WITH_DELETE", "subjectType": "USER_ID", "subjectIds": ["u1", "u2", "u1"]},
+         "suppress_with_delete"),
+        ({"regulationType": "DELETE_ONLY", "subjectIds": ["u1", "u2"]}, "delete"),
+        ({"regulationType": "suppress", "users": [{"userId": "u1"}, {"userId": "u2"}]}, "suppress"),
+    ],
+)  # fmt: skip
+async def test_regulations_of_segment_and_rudderstack_become_requests(
+    client: httpx.AsyncClient, kept: Kept, body: dict[str, Any], regulation: str
+) -> None:
+    answer = await client.post("/v1/regulations", json=body, auth=("hk_officer", ""))
+    assert answer.status_code == 200
+    assert len(answer.json()["ids"]) == 2
+    assert [json.loads(record.value) for record in kept.records] == [
+        {"user_id": user, "regulation": regulation} for user in ("u1", "u2")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "auth", "status"),
+    [
+        ({"regulationType": "DELETE_ONLY", "subjectIds": ["u"]}, BASIC, 403),
+        ({"regulationType": "forget", "subjectIds": ["u"]}, ("hk_officer", ""), 400),
+        ({"regulationType": "DELETE_ONLY", "subjectIds": []}, ("hk_officer", ""), 400),
+        ({"regulationType": "DELETE_ONLY", "subjectIds": ["u", ""]}, ("hk_officer", ""), 400),
+        ({"regulationType": "DELETE_ONLY", "users": ["u"]}, ("hk_officer", ""), 400),
+        ({"regulationType": "DELETE_ONLY", "subjectType": "OBJECT_ID", "subjectIds": ["u"]}, ("hk_officer", ""), 400),
+        ([], ("hk_officer", ""), 400),
+    ],
+)
+async def test_a_regulation_that_cannot_be_meant_is_refused(
+    client: httpx.AsyncClient, kept: Kept, body: Any, auth: tuple[str, str], status: int
+) -> None:
+    assert (await client.post("/v1/regulations", json=body, auth=auth)).status_code == status
+    assert kept.records == []

@@ -1,0 +1,94 @@
+"""`hune privacy`: have a person deleted or suppressed everywhere, and see what was asked."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import click
+
+from cli import output
+from cli.raw import SOURCE, open_writer
+from cli.support import control_url, load_installation, open_databases, run
+from shared import db, topics
+from shared.events.inputs import PrivacyRequested
+from shared.runtime.wire import event_headers
+from shared.times import instant
+
+Regulation = Literal["suppress", "unsuppress", "delete", "suppress_with_delete"]
+LOAD = "select user_id, suppressed, erased_to, requests, asked_at from router_api.privacy_v1 where user_id = $1"
+
+
+@click.group("privacy")
+def command() -> None:
+    """Delete or suppress what is known of a person."""
+
+
+@command.command("delete")
+@click.argument("user")
+@click.option("--suppress", is_flag=True, help="Take no more events of them, either.")
+def delete(user: str, suppress: bool) -> None:
+    """Erase the person whose user id is USER from every store; counts stay, names and words go."""
+    _ask(user, "suppress_with_delete" if suppress else "delete")
+
+
+@command.command("suppress")
+@click.argument("user")
+@click.option("--off", is_flag=True, help="Take their events again from now on.")
+def suppress(user: str, off: bool) -> None:
+    """Drop what comes of the person whose user id is USER from now on; what is known stays."""
+    _ask(user, "unsuppress" if off else "suppress")
+
+
+@command.command("status")
+@click.argument("user")
+@click.option("--json", "json_", is_flag=True, help="As one JSON object.")
+def status(user: str, json_: bool) -> None:
+    """Say what was asked about USER and carried out by the router; the services follow within a second."""
+    row = run(_load(user))
+    if json_:
+        click.echo(output.json_line(row))
+        return
+    if not row["requests"]:
+        click.echo(f"nothing was asked about {user}")
+        return
+    click.echo(f"{user}: {'suppressed' if row['suppressed'] else 'not suppressed'}")
+    if row["erased_to"]:
+        click.echo(f"erased: what happened up to {row['erased_to']} is forgotten and does not come back")
+    click.echo(f"asked {row['requests']} times, last at {row['asked_at']}")
+
+
+def _ask(user: str, regulation: Regulation) -> None:
+    if not user.strip():
+        raise click.BadParameter("the user id is empty", param_hint="USER")
+    run(_send(user, regulation))
+    click.echo(f"asked to {regulation.replace('_', ' ')} {user}; `hune privacy status` tells when it is carried out")
+
+
+async def _send(user: str, regulation: Regulation) -> None:
+    from cli.home import open_stores
+
+    asked = PrivacyRequested(user_id=user, regulation=regulation)
+    now = datetime.now(UTC)
+    async with open_stores(need_kafka=True) as stores:
+        control = await db.connect(control_url(stores))
+        try:
+            partitions = (await load_installation(control)).partitions
+        finally:
+            await control.close()
+        async with open_writer(stores.bootstrap_servers, partitions) as writer:
+            headers = event_headers(asked, id=str(uuid.uuid4()), source=SOURCE, subject=user, time=now)
+            value = asked.model_dump_json(exclude_unset=True).encode()
+            writer.add(topics.RAW_EVENTS, user.encode(), value, headers)
+            await writer.flush()
+
+
+async def _load(user: str) -> dict[str, Any]:
+    from cli.home import open_stores
+
+    async with open_stores() as stores, open_databases(stores) as databases:
+        row = await databases[0].fetchrow(LOAD, user)
+    found: dict[str, Any] = dict(row or {"user_id": user, "suppressed": False, "erased_to": None, "requests": 0})
+    times = {name: instant(found[name]) if found.get(name) else None for name in ("erased_to", "asked_at")}
+    return {**found, **times}
