@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +13,10 @@ import asyncpg
 import click
 from aiokafka.errors import KafkaError
 
-from cli.home import Home, OpenStores, RunState, find_home, open_stores
+from cli.home import Home, OpenStores, RunState, StoreState, demo_home, find_home, main_home, open_stores
 from cli.output import plain, table
 from cli.up import without_password
-from devstack.stack import lock_holder
+from devstack.stack import given_urls, lock_holder
 from shared.errors import PipelineError
 
 FIGURES = ("in_flight", "clock", "accounting", "lag", "parked", "quarantined")
@@ -26,10 +27,27 @@ PATIENCE = 15.0
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def command(as_json: bool) -> None:
     """Show what runs, what is in flight and what became of every record. Exits with 1 when nothing runs."""
-    home = find_home()
-    found = asyncio.run(collect(home))
+    found = asyncio.run(collect_given() if are_given() else collect(find_home()))
     click.echo(json.dumps(plain(found), indent=1, ensure_ascii=False) if as_json else describe(found))
     sys.exit(0 if found["running"] else 1)
+
+
+def are_given() -> bool:
+    """Whether the stores are somebody else's and nothing was ever started here: in a container, or from afar."""
+    return bool(given_urls()) and not (main_home().exists or demo_home().exists)
+
+
+async def collect_given() -> dict[str, Any]:
+    """The same of given stores: whoever runs the services knows their processes."""
+    urls, figures = given_urls(), await _figures()
+    state = RunState("serving", 0, "", kafka=StoreState(os.environ.get("HUNE_KAFKA_BOOTSTRAP_SERVERS", "")),
+                     postgres=StoreState(os.environ.get("HUNE_DATABASE_URL") or urls[0]))  # fmt: skip
+    return (
+        {"home": "none; given stores", "running": figures[1] is None}
+        | _processes(state)
+        | figures[0]
+        | {"note": figures[1]}
+    )
 
 
 async def collect(home: Home) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def command(tiers: tuple[str, ...], tier: str) -> None:
         started = time.monotonic()
         folder = ROOT / "tests" / name
         code = (
-            subprocess.call([sys.executable, "-m", "pytest", "-q", str(folder)], cwd=ROOT, env=env)
+            subprocess.call([sys.executable, "-m", "pytest", "-q", "-rs", str(folder)], cwd=ROOT, env=env)
             if folder.is_dir()
             else NO_TESTS
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -29,8 +28,7 @@ def engine() -> Iterator[Engine]:
         except NoEngine as missing:
             if os.environ.get("HUNE_TEST_CONTAINERS"):
                 raise
-            print(f"\nNOT TESTED: containers. {missing}", file=sys.__stderr__, flush=True)
-            pytest.skip(str(missing))
+            pytest.skip(f"NOT TESTED: {missing}")
         yield found
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -73,17 +75,33 @@ async def test_two_databases_and_killed_processes_say_what_the_oracle_says(run: 
         assert words > 0
 
 
-def starting(run: chaos_run.Run, service: str, **changed: str) -> subprocess.CompletedProcess[str]:
+async def test_status_tells_of_given_stores_without_a_home(run: chaos_run.Run, tmp_path: Path) -> None:
+    env = addresses(run) | {"HUNE_HOME": str(tmp_path)}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "cli", "status", "--json"],
+        cwd=ROOT, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["in_flight"] == 0
+    assert all(account["balanced"] for account in found["accounting"].values())
+    assert found["kafka"]["bootstrap_servers"] == run.stack.bootstrap_servers
+
+
+def addresses(run: chaos_run.Run) -> dict[str, str]:
     stack = run.stack
-    env = clean_environment() | {
+    return clean_environment() | {
         "HUNE_KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "HUNE_DATABASE_URL": stack.database_url,
         "HUNE_DATABASE_URLS": ",".join(stack.database_urls),
         "HUNE_PARTITIONS": str(stack.partitions),
     }
+
+
+def starting(run: chaos_run.Run, service: str, **changed: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "services", service],
-        cwd=ROOT, env=env | changed, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=addresses(run) | changed, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
