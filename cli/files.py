@@ -14,12 +14,17 @@ from typing import Any, BinaryIO, cast
 
 import click
 
+from cli.parquet import Lines
+
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 
 
 class Source:
     """A file being read: `lines` are its plain bytes, `share` how much of the stored file has been read."""
+
+    delimiter: str | None = None
+    """What separates cells where the file itself settles it."""
 
     def __init__(self, path: Path, stored: BinaryIO) -> None:
         self._stored = stored
@@ -33,6 +38,20 @@ class Source:
     @property
     def share(self) -> float:
         return min(self._stored.tell() / self._size, 0.99)  # the whole is done when Kafka has it
+
+
+class Columns:
+    """A file of columns, being read as comma-separated lines."""
+
+    delimiter: str | None = ","
+
+    def __init__(self, lines: Lines) -> None:
+        self._made = lines
+        self.lines: BinaryIO = cast("BinaryIO", io.BufferedReader(lines, 1 << 20))
+
+    @property
+    def share(self) -> float:
+        return self._made.share
 
 
 def check(path: Path) -> Path:

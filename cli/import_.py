@@ -1,11 +1,12 @@
-"""`hune import`: the rows of a CSV file as events of one type, sent as a run of history."""
+"""`hune import`: the rows of a CSV or Parquet file as events of one type, sent as a run of history."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import click
 import msgspec
 
-from cli import files, mapping
+from cli import files, mapping, parquet
 from cli.files import Memory, Source
 from cli.mapping import BadRow, Plan, Row, Rows, Table
 from cli.progress import Progress
@@ -89,14 +90,13 @@ async def import_file(
     delimiter: str = ",",
     progress: Step | None = None,
 ) -> ImportSummary:
-    """Import a CSV file as one run; importing it again changes nothing.
+    """Import a CSV or Parquet file as one run; importing it again changes nothing.
 
     Raises click.BadParameter when the mapping does not fit the type or the file.
     """
-    refuse_parquet(path)
     content = await asyncio.to_thread(files.content_hash, path)
-    with files.opened(path) as source:
-        table = Table(path, source.lines, delimiter)
+    with opened(path) as source:
+        table = Table(path, source.lines, source.delimiter or delimiter)
         plan = mapping.plan(type_name, maps, sets, table.header)
         control = await db.connect(control_url(stores))
         try:
@@ -105,11 +105,17 @@ async def import_file(
             await control.close()
 
 
-def refuse_parquet(path: Path) -> None:
-    """Raises click.ClickException for what is not CSV."""
+@contextmanager
+def opened(path: Path) -> Iterator[Source | files.Columns]:
+    """Open a CSV file, or a Parquet file as the CSV it would be."""
     with files.check(path).open("rb") as file:
-        if path.suffix == ".parquet" or file.read(4) == files.PARQUET:
-            raise click.ClickException(f"{path} is Parquet, which is not read yet; write it as CSV first.")
+        head = file.read(4)
+    if parquet.is_parquet(path, head):
+        lines = parquet.Lines(path)
+        yield files.Columns(lines)
+        return
+    with files.opened(path) as source:
+        yield source
 
 
 class _Importing:
@@ -125,7 +131,7 @@ class _Importing:
         self._is_request = plan.type_name in REQUEST_TYPES
         self._bad_ids: list[str] = []
 
-    async def all(self, source: Source, table: Table, maps: Mapping[str, str]) -> ImportSummary:
+    async def all(self, source: Source | files.Columns, table: Table, maps: Mapping[str, str]) -> ImportSummary:
         started, now = time.monotonic(), datetime.now(UTC)
         plan = self._plan
         installation = await load_installation(self._control)
@@ -247,7 +253,7 @@ def _event(row: Row, rows: Rows) -> tuple[mapping.ImportedEvent, bytes]:
 @click.option("--set", "sets", multiple=True, metavar="FIELD=VALUE,…", help="What is the same for every row.")
 @click.option("--delimiter", default=",", show_default=True, help="What separates cells; \\t is a tabulator.")
 def command(file: Path, type_name: str, maps: Sequence[str], sets: Sequence[str], delimiter: str) -> None:
-    """Import FILE, CSV with a header row (.gz too), as events of one type.
+    """Import FILE, CSV with a header row (.gz too) or Parquet, as events of one type.
 
     Fields are the type's own plus id, account_id, user_id and timestamp; parts of an object as traits.industry.
     Without --map the columns called like fields are taken. Importing the same file again changes nothing.
@@ -256,9 +262,8 @@ def command(file: Path, type_name: str, maps: Sequence[str], sets: Sequence[str]
     if len(delimiter) != 1:
         raise click.BadParameter(f"{delimiter!r} is not one character", param_hint="--delimiter")
     mapped, fixed = mapping.pairs(maps, "--map"), mapping.pairs(sets, "--set")
-    refuse_parquet(file)
-    with files.opened(file) as source:  # what is wrong with the command shows before anything is started
-        mapping.plan(type_name, mapped, fixed, Table(file, source.lines, delimiter).header)
+    with opened(file) as source:  # what is wrong with the command shows before anything is started
+        mapping.plan(type_name, mapped, fixed, Table(file, source.lines, source.delimiter or delimiter).header)
     summary = run(_import(file, type_name, mapped, fixed, delimiter))
     for line in summary.lines():
         click.echo(line)

@@ -1,14 +1,16 @@
 """A row of a table becomes one event of the type, the same one whenever the table is imported."""
 
 import io
+import sys
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from cli import import_, mapping
+from cli import import_, mapping, parquet
 from cli.mapping import BadRow, Rows, Table, pairs, plan
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
@@ -205,3 +207,38 @@ def test_wrong_command_says_what_to_change(
     assert result.exit_code != 0
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+def test_parquet_is_read_as_the_csv_it_would_be(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as written
+
+    path = tmp_path / "t.parquet"
+    columns = {
+        "id": ["a", "b", None],
+        "at": [datetime(2026, 6, 1, 9, 30, tzinfo=UTC), None, None],
+        "mrr": [Decimal("12.50"), Decimal("0.10"), None],
+        "seats": [3, None, 1],
+        "live": [True, False, None],
+        "tags": [["x", "y"], [], None],
+        "text": ['says "hi", twice\nover', "", None],
+    }
+    written.write_table(pyarrow.table(columns), path)
+    with import_.opened(path) as source:
+        table = mapping.Table(path, source.lines, source.delimiter or ";")
+        rows = [row.cells for row in table]
+        assert source.share == 0.99
+    assert table.header == tuple(columns)
+    assert rows == [
+        ("a", "2026-06-01T09:30:00+00:00", "12.50", "3", "true", "x;y", 'says "hi", twice\nover'),
+        ("b", "", "0.10", "", "false", "", ""),
+        ("", "", "", "1", "", "", ""),
+    ]
+
+
+def test_without_pyarrow_a_parquet_file_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"PAR1....PAR1")
+    with pytest.raises(click.ClickException, match=r"hune.parquet"):
+        parquet.Lines(path)
