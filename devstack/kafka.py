@@ -87,7 +87,9 @@ class Kafka:
         shutil.rmtree(draft, ignore_errors=True)
         self._write_properties(draft)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties), *self.format_options)
+        # One word with "=": every 64th id begins with "-", which the tool would take for an option.
+        tool = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._properties),
+                *self.format_options)  # fmt: skip
         with processes.open_log(self.log) as log:
             self._formatting = processes.spawn(
                 [self._java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path, *tool], log=log

@@ -422,15 +422,15 @@ async def test_what_the_router_refused_is_redriven_in_its_place_once(
 ) -> None:
     """Mended by a newer version, which no longer stumbles over it."""
     id = f"later-{uuid.uuid4().hex}"
-    route = Router._event
+    copy = Router._copy
 
     def stumble(self: Router, event: RawEvent, *others: Any) -> None:
         if event.id == id:
             raise ArithmeticError("a mistake of this version")
-        route(self, event, *others)
+        copy(self, event, *others)
 
     with monkeypatch.context() as older:
-        older.setattr(Router, "_event", stumble)
+        older.setattr(Router, "_copy", stumble)
         offset, _, _ = await line.amid_good(partial(line.hands.send, RAW, P, usage(ACCOUNT, id=id)))
         row = await line.held(offset)
         assert row["error"] == "ArithmeticError: a mistake of this version"
