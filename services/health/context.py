@@ -76,7 +76,7 @@ class Context:
     restored_score: int | None
 
 
-def context_of(known: Facts, at: Situation, before: Score | None, rule: AnyRule) -> Context:
+def context_of(known: Facts, at: Situation, before: Score | None, rule: AnyRule, segment: str | None) -> Context:
     now, score = at.now, at.score
     profile = now.profile
     wanted = target(score, at.model, rule)
@@ -84,7 +84,7 @@ def context_of(known: Facts, at: Situation, before: Score | None, rule: AnyRule)
     return Context(
         name=profile.name,
         owner=profile.owner,
-        segment=profile.segment,
+        segment=segment,
         arr=profile.arr,
         score=score.score,
         band=score.band,

@@ -66,6 +66,8 @@ class Memory:
     """The band that was shown last."""
     in_band: tuple[scoring.Band, datetime] | None = None
     """That band and since when."""
+    tier: str | None = None
+    """The tier that ops decided last; told where no segment is stated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         language=policy.model.language,
     )
     turn = episodes.decide(situation, memory.open, memory.hush, policy.rules, cause=cause, baseline=baseline)
-    state = _state(now, score, band)
+    segment = now.profile.segment or memory.tier
+    state = _state(now, score, band, segment)
     after = Memory(
         score=score if change else memory.score,
         state=state,
@@ -126,6 +129,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         hush=turn.hush,
         band=band,
         in_band=in_band,
+        tier=memory.tier,
     )
     told = state if state != memory.state else None
     return Decision(
@@ -137,7 +141,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         reminded=turn.reminded,
         resolved=turn.resolved,
         contexts={
-            episode.alert_id: context_of(known, situation, memory.score, policy.rules.rules[episode.rule])
+            episode.alert_id: context_of(known, situation, memory.score, policy.rules.rules[episode.rule], segment)
             for episode in (*turn.opened, *(grown.episode for grown in turn.grown))
         },
         due_at=_soonest(
@@ -188,14 +192,14 @@ def _shown(
     return tuple(sorted(days.items()))
 
 
-def _state(now: Picture, score: Score, band: scoring.Band) -> dict[str, Any]:
+def _state(now: Picture, score: Score, band: scoring.Band, segment: str | None) -> dict[str, Any]:
     profile = now.profile
     return {
         "name": profile.name,
         "score": score.score,
         "band": score.band,
         "shown_band": band,
-        "segment": profile.segment,
+        "segment": segment,
         "stage": profile.stage,
         "owner": profile.owner,
         "arr": None if profile.arr is None else format(profile.arr, "f"),

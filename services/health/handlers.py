@@ -145,7 +145,7 @@ class Handlers:
         if to_forget:
             batch = Batch([signal for signal in batch if signal.type != privacy.REQUESTED])
         use, others = self._columns(batch, unit)
-        others = await _keep_rates(others, unit)
+        others = await _keep_tiers(await _keep_rates(others, unit), unit)
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         done = self._asked(others, learnt, rows, unit)
@@ -523,6 +523,19 @@ async def _keep_rates(others: Sequence[Signal], unit: UnitOfWork) -> list[Signal
     if rates:
         await store.save_rates(unit.db, rates)
     return rest
+
+
+async def _keep_tiers(others: Sequence[Signal], unit: UnitOfWork) -> list[Signal]:
+    """Save the tiers that ops decided, to be told with the next look, and return the other signals."""
+    tiers = [signal for signal in others if signal.type == "account.segmented"]
+    if not tiers:
+        return list(others)
+    newest: dict[str, tuple[datetime, str, int]] = {}
+    for signal in tiers:
+        said = signal.occurred_at, signal.data.segment, signal.partition
+        newest[signal.account_id] = max(said, newest.get(signal.account_id, said))
+    await store.save_tiers(unit.db, newest)
+    return [signal for signal in others if signal.type != "account.segmented"]
 
 
 def _other_news(

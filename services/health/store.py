@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -56,7 +56,23 @@ DUE_ACCOUNTS = """
      limit $3
 """
 
-LOAD_MEMORIES = "select account_id, memory::text from health.accounts where account_id = any($1) and memory is not null"
+LOAD_MEMORIES = """
+    select account_id, memory::text, tier
+      from health.accounts
+     where account_id = any($1) and (memory is not null or tier is not null)
+"""
+
+# Who was told of before is told of again at the next tick.
+SAVE_TIERS = """
+    insert into health.accounts (account_id, partition, tier, tier_at)
+    select account_id, partition, tier, tier_at
+      from unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[]) as new (account_id, partition, tier, tier_at)
+    on conflict (account_id) do update
+        set tier = excluded.tier, tier_at = excluded.tier_at,
+            next_due_at = case when accounts.assessed_at is null or accounts.tier is not distinct from excluded.tier
+                               then accounts.next_due_at else 'epoch' end
+      where accounts.tier_at is null or (accounts.tier_at, accounts.tier) < (excluded.tier_at, excluded.tier)
+"""
 
 LOAD_THINGS = """
     select account_id, kind, key, marks::text, until is null as open
@@ -232,7 +248,22 @@ async def list_due(db: Connection, clocks: Mapping[int, datetime], limit: int) -
 
 async def load_memories(db: Connection, account_ids: Collection[str]) -> dict[str, Memory]:
     rows = await db.fetch(LOAD_MEMORIES, list(account_ids))
-    return {row[0]: _read_memory(row[1]) for row in rows}
+    return {
+        account_id: replace(_read_memory(memory) if memory is not None else Memory(), tier=tier)
+        for account_id, memory, tier in rows
+    }
+
+
+async def save_tiers(db: Connection, tiers: Mapping[str, tuple[datetime, str, int]]) -> None:
+    """Keep the newest tier of each account: (since when, tier, partition)."""
+    ordered = sorted(tiers.items())
+    await db.execute(
+        SAVE_TIERS,
+        [account_id for account_id, _ in ordered],
+        [partition for _, (_, _, partition) in ordered],
+        [tier for _, (_, tier, _) in ordered],
+        [at for _, (at, _, _) in ordered],
+    )
 
 
 async def load_facts(

@@ -228,5 +228,5 @@ def test_accounts_that_do_not_add_up_are_found() -> None:
     assert checks.adds_up(accounts(balanced=False), BOOK, looks)
     assert checks.adds_up(accounts(read=BOOK.records + 1), BOOK, looks)
     assert checks.adds_up(accounts(parked=BOOK.parked() - 1), BOOK, looks)
-    lost = Routed.of("health", changed(ROUTED["health"], LOST))
+    lost = Routed.of("voc", changed(ROUTED["voc"], LOST))
     assert checks.adds_up(accounts(), BOOK, [lost])

@@ -214,3 +214,28 @@ async def test_a_rehearsal_tells_what_was_told_and_what_other_rules_would_have(r
     deaf.write_text("nothing: {}")
     with pytest.raises(Misconfigured, match=r"has neither rules .* nor measures"):
         await rehearse_alerts([runner.db], day(0.2), day(3), deaf)
+
+
+def segmented(tier: str, at: float, account: str = "acme") -> Signal:
+    return a_signal(
+        "account.segmented", account, id=f"{account}-{tier}-{at}", at=day(at), computed_at=day(at), previous=None,
+        occurred_at=day(at), segment=tier, previous_coverage=None, coverage="named", ultimate_parent_id=account,
+        arr="60000", currency="EUR", effective_on="2026-01-01", csm="ann", reason="ARR",
+    )  # fmt: skip
+
+
+async def test_the_tier_that_ops_decided_stands_in_states_and_alerts_and_in_no_figure(runner: Runner) -> None:
+    await runner.handle([segmented("low", 0.1), segmented("unheard-of", 0.1, "other")])
+    await runner.handle([a_signal("account.updated", id="p", at=day(0.2), name="Acme")])
+    before = await reading.export_accounts([runner.db], day(3), {})
+    said = await runner.handle([ticket()])
+    assert said.of("alert.opened")[0]["context"]["segment"] == "low"
+    assert (await runner.handle([segmented("high", 0.45), segmented("mid", 0.3)])).events == []
+    [state] = (await runner.tick()).of("account.state")
+    assert (state["account_id"], state["segment"]) == ("acme", "high")
+    assert (await runner.handle([segmented("high", 0.48)])).events == []
+    assert (await runner.tick()).events == []
+    assert [row["segment"] for row in before] == [None]
+    stated = a_signal("account.updated", id="q", at=day(0.5), traits={"segment": "strategic"})
+    [state] = (await runner.handle([stated])).of("account.state")
+    assert state["segment"] == "strategic"
