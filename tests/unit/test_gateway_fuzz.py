@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.adapters.base import Door, Incoming
@@ -27,6 +27,7 @@ from shared.runtime.wire import Record as Wire
 from shared.runtime.wire import Refused as Unreadable
 from tests.support.repository import ROOT
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW = datetime(2026, 6, 2, 9, 30, 10, tzinfo=UTC)
 TIME, ID = "2026-06-01T00:00:00.000Z", "0190f3a0-0000-7000-8000-00000000000"
 TRACK = {"type": "track", "messageId": "m", "userId": "u1", "event": "E", "timestamp": TIME, "properties": {"a": 1}}
@@ -128,7 +129,7 @@ def test_a_good_call_is_read_whole_and_the_same_again(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", CALLS)
-@settings(max_examples=60)
+@settings(CALM, max_examples=60)
 @given(st.integers(0, 2**32), st.lists(JUNK, min_size=1, max_size=3))
 def test_a_spoilt_call_is_read_or_refused_and_what_is_read_the_router_reads_too(
     path: str, seed: int, junk: list[Any]
@@ -154,6 +155,7 @@ def test_a_spoilt_call_is_read_or_refused_and_what_is_read_the_router_reads_too(
 
 
 @pytest.mark.parametrize("path", CALLS)
+@CALM
 @given(st.binary(max_size=200) | JUNK.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_read_or_refused(path: str, body: bytes) -> None:
     for content_type, sent in (("application/json", body), ("application/x-www-form-urlencoded", body),
@@ -162,6 +164,7 @@ def test_any_bytes_are_read_or_refused(path: str, body: bytes) -> None:
         assert isinstance(found, list) or 400 <= found.status < 500
 
 
+@CALM
 @given(st.binary(max_size=200) | JUNK.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")))
 def test_requests_of_any_kind_are_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(Refused):

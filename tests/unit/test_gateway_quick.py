@@ -6,13 +6,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway import segment
 from services.gateway.canonical import Record, Refused, record_of
 from services.gateway.settings import Limits
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW = datetime(2026, 6, 2, 9, 30, 10, 123456, tzinfo=UTC)
 SMALL = Limits(event_bytes=600, batch_bytes=5_000, batch_events=6, depth=5, keys=24)
 TEXTS = st.sampled_from(["", "u1", "é\u2028\U0001f600", "x" * 256, "x" * 257, "NaN", "2026-06-01T00:00:00Z"])
@@ -75,13 +76,14 @@ def the_long_way(envelope: segment.Envelope, at: datetime, limits: Limits) -> li
     return [record_of(event) for event in segment.read_events(envelope, at, limits)]
 
 
-@settings(max_examples=300)
+@settings(CALM, max_examples=200)
 @given(BATCHES, st.sampled_from([Limits(), SMALL]))
 def test_both_ways_give_the_same_records_or_the_same_refusal(batch: dict[str, Any], limits: Limits) -> None:
     body = json.dumps(batch).encode()
     assert outcome(segment.read_records, body, limits) == outcome(the_long_way, body, limits)
 
 
+@CALM
 @given(ORDINARY)
 def test_an_ordinary_call_takes_the_quick_way(message: dict[str, Any]) -> None:
     context = message["context"]

@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.canonical import Record
 from services.gateway.spool import DAMAGED, NotDurable, Segment, Spool, frame_of, read_frames
 from shared.errors import Misconfigured
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RECORDS = st.lists(
     st.builds(
         Record,
@@ -30,6 +31,7 @@ def a_record(n: int, size: int = 10) -> Record:
     return Record("cs.raw.events.v1", b"u", n.to_bytes(2) + b"x" * size, [("ce_id", str(n).encode())])
 
 
+@CALM
 @given(RECORDS, st.data())
 def test_a_file_cut_off_anywhere_gives_all_records_before_the_cut(records: list[Record], data: st.DataObject) -> None:
     frames = [frame_of(record) for record in records]
@@ -39,6 +41,7 @@ def test_a_file_cut_off_anywhere_gives_all_records_before_the_cut(records: list[
     assert read_frames(whole[:cut]) == (records[: sum(end <= cut for end in ends)], 0)
 
 
+@CALM
 @given(RECORDS.filter(lambda records: len(records) > 1), st.data())
 def test_a_damaged_byte_costs_its_record_and_no_other(records: list[Record], data: st.DataObject) -> None:
     frames = [frame_of(record) for record in records]
