@@ -13,7 +13,7 @@ LEFT_OUT = frozenset(
     "markdown-it-py mdurl pygments colorama pywin32 "
     # tests, style and types
     "coverage hypothesis sortedcontainers import-linter grimp jsonschema jsonschema-specifications referencing rpds-py "
-    "attrs mypy mypy-extensions librt pathspec ast-serialize pytest pytest-asyncio pluggy iniconfig ruff "
+    "aiosmtpd atpublic mypy mypy-extensions librt pathspec ast-serialize pytest pytest-asyncio pluggy iniconfig ruff "
     "testcontainers docker wrapt requests urllib3 charset-normalizer python-dotenv types-pyyaml psutil".split()
 )
 
