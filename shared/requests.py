@@ -15,9 +15,9 @@ class Unusable(Exception):
 
 
 def account_of(signal: Signal) -> str | None:
-    """The account asked about: named in the request, or found by the router (else its subject is the request)."""
+    """The account asked about, as the router found it: the one named, or what that became by merges."""
     named: str | None = signal.data.account_id
-    return named or (signal.account_id if signal.account_id not in ("", signal.id) else None)
+    return signal.account_id if signal.account_id not in ("", signal.id) else named
 
 
 def text(parameters: Mapping[str, Any], name: str, allowed: Collection[str] = ()) -> str | None:

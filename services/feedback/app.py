@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.feedback import messages
+from services.feedback import merging, messages
 from services.feedback.handlers import Feedback
 from services.feedback.settings import load_rules
+from shared.merging import Merging
 from shared.runtime.api import Worker
 from shared.settings import config_dir
 
@@ -23,7 +24,7 @@ def build() -> Worker:
         name="feedback",
         reads=messages.READS,
         writes=messages.WRITES,
-        handle=feedback.on_signals,
+        handle=Merging("feedback", feedback.on_signals, merging.FACTS, wake=merging.wake).handle,
         tick=feedback.tick,
         migrations=HERE / "migrations",
     )

@@ -26,7 +26,6 @@ NOT_YET = {
     "feedback.survey": "Hune does not send surveys yet; send them with your tool and its answers as survey.answered",
     "feedback.closed_loop": "closed-loop cases are not kept yet; feedback.analysis lists who is unhappy now",
 }
-NOT_CARRIED_OUT = {"account.merged": "merges are not carried out yet"}
 NO_CASES = "closed-loop cases are not kept yet, so there is none to act on"
 WHOLE_BOOK = "feedback.analysis answers for one account: name account_id; for the whole book use `hune export nps`"
 
@@ -88,7 +87,7 @@ class Feedback:
             elif signal.type == privacy.REQUESTED:
                 inbox.privacy.append(signal)
             else:
-                unit.ignore(signal, NOT_CARRIED_OUT.get(signal.type, "says nothing about surveys"))
+                unit.ignore(signal, "says nothing about surveys")
         return inbox
 
     def _sort_statement(self, signal: Signal, unit: UnitOfWork, inbox: Inbox) -> None:
@@ -234,14 +233,18 @@ class Feedback:
             await self._analyse(analyses, unit)
 
     async def _analyse(self, analyses: Sequence[tuple[Signal, str, domain.Analysis]], unit: UnitOfWork) -> None:
-        standings = await _everything(unit.db, {account_id for _, account_id, _ in analyses}, self.rules)
-        for signal, account_id, ask in analyses:
-            answer = domain.analyse(standings[account_id], ask, self.rules)
-            unit.answer(signal, {"account_id": account_id, **answer, "config_hash": self.digest}, ask.at)
+        for at in sorted({ask.at for _, _, ask in analyses}):
+            asked = [one for one in analyses if one[2].at == at]
+            standings = await _everything(unit.db, {account_id for _, account_id, _ in asked}, self.rules, at)
+            for signal, account_id, ask in asked:
+                answer = domain.analyse(standings[account_id], ask, self.rules)
+                unit.answer(signal, {"account_id": account_id, **answer, "config_hash": self.digest}, at)
 
 
-async def _everything(db: Connection, account_ids: set[str], rules: SurveyRules) -> dict[str, list[Statement]]:
-    standings = await store.load_statements(db, account_ids, rules)
+async def _everything(
+    db: Connection, account_ids: set[str], rules: SurveyRules, at: datetime
+) -> dict[str, list[Statement]]:
+    standings = await store.load_statements(db, account_ids, rules, at)
     return {
         account_id: [one for group in standing.names.values() for one in group.values()]
         for account_id, standing in standings.items()

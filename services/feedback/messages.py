@@ -2,5 +2,5 @@
 
 from shared import topics
 
-READS = (topics.ROUTED["feedback"], topics.RESULTS["ops"])
-WRITES = (topics.RESULTS["feedback"],)
+READS = (topics.ROUTED["feedback"], topics.RESULTS["ops"], topics.INTERNAL["feedback"])
+WRITES = (topics.RESULTS["feedback"], topics.INTERNAL["feedback"])

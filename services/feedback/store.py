@@ -62,7 +62,10 @@ SAVE_TALLIES = """
     on conflict (account_id, kind, scale) do update
        set histogram = excluded.histogram, shown = excluded.shown, revision = excluded.revision
 """
-LOAD_STATEMENTS = f"select account_id, {STATEMENT} from feedback.statements where account_id = any($1)"
+LOAD_STATEMENTS = f"""
+    select account_id, {STATEMENT} from feedback.statements
+     where account_id = any($1) and (merged_at is null or $2::timestamptz is null or merged_at <= $2)
+"""
 # Of each (account, answer) touched: all that was said under its name and, for every person who answered there
 # or answers now, all that was said under the names of that person's other answers.
 LOAD_TOUCHED = f"""
@@ -82,7 +85,11 @@ LOAD_TOUCHED = f"""
     select account_id, {STATEMENT} from feedback.statements join touched using (account_id, answer_id)
 """
 EACH_STATEMENT = f"""
-    select account_id, {STATEMENT} from feedback_api.statements_v1 where occurred_at <= $1 order by account_id
+    select account_id, {STATEMENT} from feedback_api.statements_v1 said
+     where occurred_at <= $1 and (merged_at is null or merged_at <= $1)
+       and not exists (select from feedback_api.merges_v1 gone
+                        where gone.merged_account_id = said.account_id and gone.merged_at <= $1)
+     order by account_id
 """
 LIST_SEGMENTS = """
     select account_id, segment, effective_at, event_id from feedback_api.segments_v1 where effective_at <= $1
@@ -183,10 +190,12 @@ async def save_tallies(
     await db.execute(SAVE_TALLIES, *columns(table, 7))
 
 
-async def load_statements(db: Connection, account_ids: Collection[str], rules: SurveyRules) -> dict[str, Standing]:
-    """Everything that was said at these accounts; the tallies are not made yet."""
+async def load_statements(
+    db: Connection, account_ids: Collection[str], rules: SurveyRules, at: datetime | None = None
+) -> dict[str, Standing]:
+    """Everything that was said at these accounts and, up to `at`, at those merged into them; no tallies yet."""
     standings = {account_id: Standing(rules) for account_id in account_ids}
-    for row in await db.fetch(LOAD_STATEMENTS, list(account_ids)):
+    for row in await db.fetch(LOAD_STATEMENTS, list(account_ids), at):
         standings[row["account_id"]].remember(_statement(row))
     return standings
 

@@ -21,7 +21,6 @@ from shared.runtime.unit import UnitOfWork
 from shared.team import Assignment, Team
 
 NO_USE = "says nothing about revenue, owners or contacts"
-MERGE = "a merge does not move an account's ops facts yet"
 
 
 @dataclass(slots=True)
@@ -53,7 +52,7 @@ class Ops:
         inbox = Inbox()
         for signal in batch:
             if not self._sort(signal, inbox):
-                unit.ignore(signal, MERGE if signal.type == "account.merged" else NO_USE)
+                unit.ignore(signal, NO_USE)
         await self._save(inbox, unit)
         await relatives.tell(inbox.revenue, inbox.parents, inbox.told_parents, inbox.rates, unit)
         if inbox.groups:

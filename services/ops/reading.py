@@ -44,6 +44,14 @@ class Book:
     assignments: dict[str, list[Assignment]] = field(default_factory=dict)
     touches: dict[str, list[Touch]] = field(default_factory=dict)
     traits: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    merges: dict[str, str] = field(default_factory=dict)
+
+    def merged_into(self, account_id: str) -> list[str]:
+        """The account and all that became it."""
+        found = [account_id]
+        for name in found:
+            found += [gone for gone, became in self.merges.items() if became == name]
+        return found
 
 
 async def export_segments(
@@ -54,7 +62,7 @@ async def export_segments(
     book = await _load(dbs, as_of, rules, team)
     parents = parents_at(book.parents, as_of)
     rates = rates_at(book.rates, as_of, rules)
-    everybody = set(book.accounts) | set(parents) | {parent for parent in parents.values() if parent}
+    everybody = {*book.accounts, *book.merges, *parents} | {parent for parent in parents.values() if parent}
     arrs = {name: arr_at(book.revenue.get(name, ()), as_of, rates, rules) for name in everybody}
     members = groups(everybody, parents)
     sums = {root: group_arr({name: arrs[name] for name in names}, rules) for root, names in members.items()}
@@ -63,7 +71,8 @@ async def export_segments(
         root = root_of(account_id, parents)
         decision = book.decisions.get(account_id)
         coverage, csm = _cover(book, account_id, as_of, rules, team)
-        own, deciding = arrs[account_id], sums[root.account_id]
+        names, deciding = book.merged_into(account_id), sums[root.account_id]
+        own = group_arr({name: arrs[name] for name in names}, rules) if len(names) > 1 else arrs[account_id]
         rows.append(
             {
                 "account_id": account_id,
@@ -139,6 +148,7 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, rules: SegmentRules,
         book.accounts += home
         for one in await store.list_revenue(db, as_of):
             book.revenue.setdefault(one.account_id, []).append(one)
+        book.merges |= await store.list_merges(db, as_of)
         book.parents.update(await store.list_parents(db, as_of))
         book.rates.update(await store.list_rates(db, as_of))
         book.decisions |= await store.list_decisions(db, as_of)
@@ -149,7 +159,7 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, rules: SegmentRules,
     # An account is in the book from the first thing that was known of it.
     known = {*book.revenue, *book.decisions, *book.assignments, *book.touches, *book.traits}
     known |= {name for one in book.parents for name in (one.account_id, one.parent_id) if name}
-    book.accounts = sorted(known.intersection(book.accounts))
+    book.accounts = sorted(known.intersection(book.accounts) - set(book.merges))
     for account_id, assignments in written(team).items():
         book.assignments.setdefault(account_id, []).extend(assignments)
     return book

@@ -83,6 +83,7 @@ LIST_DUE = """
     select account_id, partition, root_id, members, reminded_on, emitted
       from ops.accounts join unnest($1::int[], $2::timestamptz[]) as clocks (at_partition, clock)
            on partition = at_partition and next_due_at <= clock
+     where not exists (select from ops.merges where merged_account_id = accounts.account_id)
      order by next_due_at, account_id limit $3
      for update of accounts
 """
@@ -119,22 +120,24 @@ LOAD_ASSIGNMENTS = """
 LOAD_TRAITS = """
     select account_id, name, value
       from ops.traits join unnest($1::text[], $2::timestamptz[]) as asked (account_id, at) using (account_id)
-     where occurred_at <= at order by occurred_at, event_id
+     where occurred_at <= at and (merged_at is null or merged_at <= at) order by occurred_at, event_id
 """
 # Only what can matter for the last two-way contact: from a reply's window before the last talk on.
 LOAD_TOUCHES = """
     with asked as (
         select account_id, at, (select max(direct.occurred_at) from ops.touches direct
                                  where direct.account_id = asked.account_id and direct.occurred_at <= asked.at
+                                   and (direct.merged_at is null or direct.merged_at <= asked.at)
                                    and direct.kind in ('touchpoint', 'meeting', 'call')) as talked_at
           from unnest($1::text[], $2::timestamptz[]) as asked (account_id, at))
     select t.account_id, t.kind, t.ref, t.occurred_at as at, t.event_id, t.channel, t.person_id, t.contact_id
       from asked join ops.touches t on t.account_id = asked.account_id
+       and (t.merged_at is null or t.merged_at <= asked.at)
        and t.occurred_at <= asked.at and t.occurred_at >= coalesce(asked.talked_at - $3::interval, '-infinity')
 """
 LOAD_ALL_TOUCHES = """
     select account_id, kind, ref, occurred_at as at, event_id, channel, person_id, contact_id
-      from ops.touches where account_id = any($1) and occurred_at <= $2
+      from ops.touches where account_id = any($1) and occurred_at <= $2 and (merged_at is null or merged_at <= $2)
 """
 LIST_HOME = "select account_id from ops.accounts order by account_id"
 LIST_REVENUE = """
@@ -157,8 +160,10 @@ LIST_FIRST_DAYS = """
     select account_id, min(effective_on) as since from ops.decisions where decided_at <= $1 group by account_id
 """
 LIST_ASSIGNMENTS = """
-    select account_id, role, person_id, occurred_at as at, event_id from ops.assignments where occurred_at <= $1
+    select account_id, role, person_id, occurred_at as at, event_id from ops.assignments
+     where occurred_at <= $1 and (merged_at is null or merged_at <= $1)
 """
+LIST_MERGES = "select merged_account_id, account_id from ops.merges where merged_at <= $1"
 
 T = TypeVar("T", Assignment, Touch)
 Place = tuple[int, str]
@@ -373,6 +378,11 @@ async def list_first_days(db: Connection, at: datetime) -> dict[str, date]:
 
 async def list_assignments(db: Connection, at: datetime) -> dict[str, list[Assignment]]:
     return _by_account(Assignment(**row) for row in await db.fetch(LIST_ASSIGNMENTS, at))
+
+
+async def list_merges(db: Connection, at: datetime) -> dict[str, str]:
+    """What merged accounts have become by then."""
+    return {row["merged_account_id"]: row["account_id"] for row in await db.fetch(LIST_MERGES, at)}
 
 
 def _histories(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Decision]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.qbr import messages
+from services.qbr import merging, messages
 from services.qbr.handlers import Reviews
 from services.qbr.settings import load_policy, load_surveys
 from shared.events.fast import read_usage
 from shared.events.inputs import UsageTracked
+from shared.merging import Merging
 from shared.runtime.api import Worker
 from shared.settings import config_dir
 
@@ -26,7 +27,7 @@ def build() -> Worker:
         name="qbr",
         reads=messages.READS,
         writes=messages.WRITES,
-        handle=reviews.on_signals,
+        handle=Merging("qbr", reviews.on_signals, merging.FACTS, wake=merging.wake).handle,
         tick=reviews.tick,
         migrations=HERE / "migrations",
         fast={UsageTracked.wire_type(): read_usage},

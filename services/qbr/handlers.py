@@ -30,7 +30,6 @@ NOT_YET = {
     "qbr.ebr": "the executive variant is not made yet; qbr.review gives the account's figures of a quarter",
     "plan.update": "success plans are not kept yet, so there is none to update",
 }
-NOT_CARRIED_OUT = {"account.merged": "merges are not carried out yet"}
 PACKS_AT_ONCE = 50
 
 
@@ -128,7 +127,7 @@ class Reviews:
             elif signal.type == privacy.REQUESTED:
                 inbox.privacy.append(signal)
             else:
-                unit.ignore(signal, NOT_CARRIED_OUT.get(signal.type, "says nothing to reviews"))
+                unit.ignore(signal, "says nothing to reviews")
         return inbox
 
     def _sort_request(self, signal: Signal, unit: UnitOfWork, inbox: Inbox) -> None:
@@ -266,8 +265,9 @@ class Reviews:
         account_ids = {account_id for account_id, _, _ in asks}
         first = min(periods.before(period, self.policy.zone).starts_at for _, period, _ in asks) - timedelta(days=1)
         last = max(period.ends_at for _, period, _ in asks)
-        facts = await store.load_facts(db, account_ids, max(at for _, _, at in asks))
-        usage, before = await store.load_usage(db, account_ids, first.date(), last.date())
+        until = max(at for _, _, at in asks)
+        facts = await store.load_facts(db, account_ids, until)
+        usage, before = await store.load_usage(db, account_ids, first.date(), last.date(), until)
         return [
             build(Material(facts[account_id], usage[account_id], account_id in before), period, at, self.rules)
             for account_id, period, at in asks

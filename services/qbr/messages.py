@@ -2,5 +2,5 @@
 
 from shared import topics
 
-READS = (topics.ROUTED["qbr"], topics.RESULTS["ops"])
-WRITES = (topics.RESULTS["qbr"],)
+READS = (topics.ROUTED["qbr"], topics.RESULTS["ops"], topics.INTERNAL["qbr"])
+WRITES = (topics.RESULTS["qbr"], topics.INTERNAL["qbr"])

@@ -58,14 +58,19 @@ LOAD_SEGMENTS = """
 """
 LOAD_MEETINGS = f"select {FACT} from qbr.facts where account_id = any($1) and type like 'meeting.%'"
 LOAD_REVIEWS = f"select {REVIEW}, decisions from qbr.reviews where account_id = any($1)"
-LOAD_FACTS = f"select {FACT} from qbr.facts where account_id = any($1) and occurred_at <= $2"
+LOAD_FACTS = f"""
+    select {FACT} from qbr.facts
+     where account_id = any($1) and occurred_at <= $2 and (merged_at is null or merged_at <= $2)
+"""
 LOAD_USAGE = """
     select account_id, day, packed, features, first_at, first_id, last_at, last_id
-      from qbr.usage_days where account_id = any($1) and day >= $2 and day <= $3
+      from qbr.usage_days
+     where account_id = any($1) and day >= $2 and day <= $3 and (merged_at is null or merged_at <= $4)
 """
 LIST_USED_BEFORE = """
     select account_id from unnest($1::text[]) as asked (account_id)
-     where exists (select from qbr.usage_days used where used.account_id = asked.account_id and used.day < $2)
+     where exists (select from qbr.usage_days used where used.account_id = asked.account_id and used.day < $2
+                      and (used.merged_at is null or used.merged_at <= $3))
 """
 SAVE_REVIEWS = f"""
     insert into qbr.reviews ({REVIEW}, decisions, partition)
@@ -87,6 +92,7 @@ LIST_REVIEWS = """
       from qbr_api.review_log_v1 where decided_at <= $1
      order by review_id, n desc
 """
+LIST_MERGED = "select merged_account_id from qbr_api.merges_v1 where merged_at <= $1"
 LIST_SEGMENTS = "select account_id, segment, effective_at, event_id from qbr_api.segments_v1 where effective_at <= $1"
 
 USAGE_COLUMNS = (
@@ -178,14 +184,14 @@ async def load_facts(db: Connection, account_ids: Collection[str], until: dateti
 
 
 async def load_usage(
-    db: Connection, account_ids: Collection[str], first: date, last: date
+    db: Connection, account_ids: Collection[str], first: date, last: date, at: datetime
 ) -> tuple[dict[str, Usage], set[str]]:
     """The usage of these days, and the accounts that were used before them."""
     rows: dict[str, list[DayRow]] = {account_id: [] for account_id in account_ids}
-    for row in await db.fetch(LOAD_USAGE, list(account_ids), first, last):
+    for row in await db.fetch(LOAD_USAGE, list(account_ids), first, last, at):
         marks = (row["first_at"], row["first_id"]), (row["last_at"], row["last_id"])
         rows[row["account_id"]].append(DayRow(row["day"], row["packed"], tuple(row["features"]), *marks))
-    before = {row["account_id"] for row in await db.fetch(LIST_USED_BEFORE, list(account_ids), first)}
+    before = {row["account_id"] for row in await db.fetch(LIST_USED_BEFORE, list(account_ids), first, at)}
     return {account_id: Usage(of) for account_id, of in rows.items()}, before
 
 
@@ -205,8 +211,10 @@ async def save_decisions(db: Connection, recorded: Sequence[Recorded]) -> None:
 
 
 async def list_reviews(db: Connection, as_of: datetime) -> list[tuple[Review, datetime]]:
-    """Each review as it stood at a time, and when it came to stand so."""
-    return [(Review.of_row(row["review"]), row["decided_at"]) for row in await db.fetch(LIST_REVIEWS, as_of)]
+    """Each review as it stood at a time, and when it came to stand so; what was open of a merged account is none."""
+    merged = {row["merged_account_id"] for row in await db.fetch(LIST_MERGED, as_of)}
+    found = [(Review.of_row(row["review"]), row["decided_at"]) for row in await db.fetch(LIST_REVIEWS, as_of)]
+    return [(one, at) for one, at in found if one.account_id not in merged or one.status in ("held", "missed")]
 
 
 async def list_segments(db: Connection, as_of: datetime) -> dict[str, list[tuple[datetime, str, str | None]]]:

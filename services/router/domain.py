@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.router.merges import Merges, became
+
 AMBIGUOUS = "ambiguous_account"
 UNKNOWN_USER = "unknown_user"
 UNKNOWN_ORGANISATION = "unknown_organisation"
@@ -31,9 +33,9 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """From `valid_from` on, the external id means this account."""
+    """From `valid_from` on, the external id means this account; None: nobody."""
 
-    account_id: str
+    account_id: str | None
     valid_from: datetime
 
 
@@ -56,6 +58,7 @@ class IdentityBook:
 
     memberships: dict[str, dict[str, Membership]] = field(default_factory=dict)
     links: dict[tuple[str, str], list[Link]] = field(default_factory=dict)
+    merges: Merges = field(default_factory=dict)
 
     def join(self, user_id: str, account_id: str, at: datetime) -> bool:
         """Note a membership; True when it is news."""
@@ -74,7 +77,7 @@ class IdentityBook:
         changed = []
         for known in list(self.memberships.get(user_id, {}).values()):
             if (
-                (account_id is None or known.account_id == account_id)
+                (account_id is None or self._same(known.account_id, account_id, at))
                 and known.valid_to is None
                 and at >= known.valid_from
             ):
@@ -92,13 +95,24 @@ class IdentityBook:
         known.sort(key=lambda link: link.valid_from)
         return True
 
+    def meant(self, external: tuple[str, str], at: datetime) -> str | None:
+        """The account that an external id means at a time."""
+        account = account_at(self.links.get(external, ()), at)
+        return None if account is None else became(account, at, self.merges)
+
+    def _same(self, one: str, other: str, at: datetime) -> bool:
+        return one == other or became(one, at, self.merges) == became(other, at, self.merges)
+
     def resolve(self, user_id: str | None, external: Sequence[tuple[str, str]], at: datetime) -> Resolved | Unresolved:
         """The account of an event that names none: the user's sole membership, then links, by the event's time."""
-        accounts = accounts_at(self.memberships.get(user_id or "", {}).values(), at)
+        accounts = {
+            became(account, at, self.merges)
+            for account in accounts_at(self.memberships.get(user_id or "", {}).values(), at)
+        }
         if len(accounts) == 1:
-            return Resolved(accounts[0])
+            return Resolved(accounts.pop())
         for where in external:
-            account = account_at(self.links.get(where, ()), at)
+            account = self.meant(where, at)
             if account is not None:
                 return Resolved(account)
         waits_for = tuple(([f"user:{user_id}"] if user_id else []) + [f"{ns}:{external}" for ns, external in external])

@@ -11,16 +11,18 @@ from typing import Any
 
 import msgspec
 
-from services.router import domain, store
+from services.router import actions, domain, store
 from services.router.classifier import an_index, classify
 from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
 from services.router.gone import Register
+from services.router.merges import Merge, refusal, straight_to, survivor
 from services.router.reader import CLOCK, REQUEST, USAGE, RawEvent, raw_reader
 from services.router.settings import Exclusions, Routing
 from services.router.store import Parked, ToPark, Understood
 from shared import privacy, topics
 from shared.events import ResultEvent, inputs, known_types, results
-from shared.ids import partition_of
+from shared.ids import derived_id, partition_of
+from shared.requests import Unusable
 from shared.runtime.api import EVERYBODY, Batch
 from shared.runtime.failpoints import reach
 from shared.runtime.seen import identity
@@ -56,7 +58,8 @@ class Plan:
 
     book: IdentityBook = field(default_factory=IdentityBook)
     memberships: dict[tuple[str, str], Membership] = field(default_factory=dict)
-    links: list[tuple[str, str, str, datetime]] = field(default_factory=list)
+    links: list[tuple[str, str, str | None, datetime]] = field(default_factory=list)
+    merges: dict[str, Merge] = field(default_factory=dict)
     accounts: dict[str, str | None] = field(default_factory=dict)
     chosen: dict[int, str] = field(default_factory=dict)
     choices: dict[int, str] = field(default_factory=dict)
@@ -84,6 +87,8 @@ class Router:
         self._of_use = self._outputs.get(USAGE, ())
         self._known_accounts: set[str] = set()
         self._accounts_of: dict[str, frozenset[str]] = {}
+        self._merges: dict[str, Merge] = {}
+        self._merges_to: int | None = None
         self._live = False
         self._gone = Register()
         self._index = an_index(())
@@ -122,6 +127,7 @@ class Router:
         account, user = event.account_id, event.user_id
         return (
             account in self._known_accounts
+            and account not in self._merges
             and (user is None or account in self._accounts_of.get(user, ()))
             and (self._live or event.mode is not None)
             and bool(self._of_use)
@@ -134,7 +140,9 @@ class Router:
         entities: set[tuple[int, str]] = set()
         hashes: list[int] = []
         asked: list[int] = []
+        deciding = False
         for event in events:
+            deciding = deciding or _decides_merge(event)
             user, account = event.user_id, event.account_id
             if account is None or event.data is not None:
                 if event.wire_type == REQUEST:
@@ -162,12 +170,23 @@ class Router:
             plan.chosen = await store.load_choices(unit.db, hashes)
         if asked:
             plan.understood = await store.load_requests(unit.db, asked)
+        if deciding:
+            await unit.db.execute(store.LOCK_MERGES)
+        if deciding or self._merges_to is None:
+            await self._refresh_merges(unit)
+        plan.book.merges = self._merges
         return plan
+
+    async def _refresh_merges(self, unit: UnitOfWork) -> None:
+        """Learn what others decided: their transactions are committed when ours can see them."""
+        found, self._merges_to = await store.list_merges(unit.db, self._merges_to or 0)
+        self._merges.update(found)
 
     async def _save(self, plan: Plan, unit: UnitOfWork) -> None:
         await store.save_accounts(unit.db, plan.accounts)
         await store.save_memberships(unit.db, plan.memberships)
         await store.save_links(unit.db, plan.links)
+        await store.save_merges(unit.db, plan.merges)
         await store.save_choices(unit.db, plan.choices)
         await store.save_requests(unit.db, plan.asked)
         await store.release(unit.db, plan.released)
@@ -175,6 +194,8 @@ class Router:
             reach("after_release")
         await store.save_parked(unit.db, plan.parked)
         await self._gone.save(plan.asked_about, unit)
+        if plan.merges:
+            unit.on_commit.append(lambda: self._merges.update(plan.merges))
         if plan.accounts or plan.memberships:
             unit.on_commit.append(lambda: self._remember(plan))
 
@@ -195,9 +216,11 @@ class Router:
             return
         if self.exclusions.rules and self._excluded(event, unit):
             return
+        if type(event.data) is inputs.AccountMerged and not self._merge(event, plan, unit):
+            return
         if event.account_id is not None:
             self._learn(event, plan, unit)
-            self._forward(event, event.account_id, plan, unit)
+            self._forward(event, straight_to(event.account_id, event.occurred_at, plan.book.merges), plan, unit)
             return
         if event.type in self.routing.everybody:
             self._broadcast(event, unit)
@@ -215,6 +238,26 @@ class Router:
             self._park(event, Unresolved(domain.BEHIND, ()), plan, unit)
         else:
             self._park(event, found, plan, unit)
+
+    def _merge(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> bool:
+        """Note a merge; False when it goes no further: it cannot be, or says again what is known."""
+        assert isinstance(event.data, inputs.AccountMerged)
+        merged, into = event.data.merged_account_id, event.data.account_id
+        reason = refusal(merged, into, plan.book.merges)
+        if reason is not None:
+            unit.reject(event, reason)  # type: ignore[arg-type]  # it has the place of a signal
+            return False
+        before = plan.book.merges.get(merged)
+        if before is not None and before.valid_from != event.occurred_at:
+            unit.count(event.partition, "unrouted")
+            return False
+        if before is None:
+            self._accept(merged, Merge(into, event.occurred_at, event.received_at), plan)
+        return True
+
+    def _accept(self, merged: str, merge: Merge, plan: Plan) -> None:
+        plan.merges[merged] = merge
+        plan.book.merges = {**plan.book.merges, merged: merge}
 
     def _resolve(self, event: RawEvent, plan: Plan) -> Resolved | Unresolved:
         """Decided once per event: what was chosen before is chosen again."""
@@ -347,6 +390,7 @@ class Router:
 
     async def tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Release what waited for links that other partitions asserted."""
+        await self._refresh_merges(unit)
         now = await unit.db.fetchval("select clock_timestamp()")
         outputs = self._outputs.get(inputs.PrivacyRequested.wire_type(), ())
         await self._gone.tick(clocks, now, limit, outputs, unit)
@@ -395,9 +439,12 @@ class Router:
             return
         if account_id not in self._known_accounts and account_id not in plan.accounts:
             plan.accounts[account_id] = None
-        self._copy(event, account_id, outputs, unit)
-        if type(event.data) is inputs.AccountMerged and event.data.merged_account_id != account_id:
-            self._copy(event, event.data.merged_account_id, outputs, unit)
+        if type(event.data) is inputs.AccountMerged:
+            for account in _told_of(event.data, unit.partitions):
+                plan.accounts.setdefault(account, None)
+                self._copy(event, account, outputs, unit)
+        else:
+            self._copy(event, account_id, outputs, unit)
         unit.count(event.partition, "routed")
 
     def _copy(self, event: RawEvent, account_id: str, outputs: tuple[str, ...], unit: UnitOfWork) -> None:
@@ -448,13 +495,13 @@ class Router:
         hashed = _hash(event)
         before = plan.understood.get(hashed)
         if before is None:
-            plan.understood[hashed] = plan.asked[hashed] = await self._understand(event, unit)
+            plan.understood[hashed] = plan.asked[hashed] = await self._understand(event, plan, unit)
         elif before.demand is None:
             unit.count(event.partition, "unclear")
         else:
             self._forward_request(event, before.demand, before.account_id, before.confidence, unit)
 
-    async def _understand(self, event: RawEvent, unit: UnitOfWork) -> Understood:
+    async def _understand(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> Understood:
         """Find what is asked for and about whom, then forward it, or say why not."""
         request = event.data
         assert isinstance(request, inputs.RequestMade)
@@ -477,25 +524,121 @@ class Router:
             return self._decline(event, demand, f"demand {demand!r} is not known; known: {names}", unit)
         if account_id is not None and not await unit.db.fetch(store.KNOWS_ACCOUNT, [account_id]):
             return self._unclear(event, 0.0, f"account {account_id!r} is not known", (demand,), unit)
+        account_id = account_id and survivor(account_id, plan.book.merges)
+        if self.routing.requests[demand] == "router":
+            return await self._carry_out(event, demand, account_id, plan, unit)
         self._forward_request(event, demand, account_id, confidence, unit)
         return Understood(demand, account_id, confidence)
 
     def _forward_request(
         self, event: RawEvent, demand: str, account_id: str | None, confidence: float | None, unit: UnitOfWork
     ) -> None:
+        domain_of = self.routing.requests.get(demand)
+        if domain_of == "router":  # carried out when it came first
+            unit.count(event.partition, "routed")
+            return
         key = account_id or event.id
         encoded, to, subject = _place(key, unit.partitions)
         headers = _headers(event)
         headers.append(subject)
         headers.append(("ce_demand", demand.encode()))
         headers.append(("ce_confidence", f"{1.0 if confidence is None else confidence:.4f}".encode()))
-        domain_of = self.routing.requests.get(demand)
         if domain_of is None:  # decided under an older routing table
             unit.count(event.partition, "unrouted")
             return
         topic = topics.ROUTED[domain_of].name
         unit.send(event.partition, Outgoing(topic, to, encoded, event.value, headers))
         unit.count(event.partition, "routed")
+
+    async def _carry_out(
+        self, event: RawEvent, demand: str, account_id: str | None, plan: Plan, unit: UnitOfWork
+    ) -> Understood:
+        """Change who is who as a person asks, and answer; or decline with the reason."""
+        assert isinstance(event.data, inputs.RequestMade)
+        try:
+            asked = actions.read(demand, account_id, event.data.parameters, event.occurred_at, event.received_at)
+            await self._know(asked, plan, unit)
+            match asked:
+                case actions.LinkAsked():
+                    answer = self._do_link(asked, plan)
+                case actions.MergeAsked():
+                    answer = await self._do_merge(event, asked, plan, unit)
+                case actions.SplitAsked():
+                    answer = self._do_split(asked, plan)
+        except Unusable as error:
+            return self._decline(event, demand, str(error), unit)
+        done = results.RequestAnswered(
+            **(_reply_fields(event) | {"account_id": account_id}), demand=demand, as_of=event.received_at,
+            answer={"account_id": account_id, "valid_from": rfc3339(asked.valid_from), **answer},
+        )  # fmt: skip
+        self._tell(event, done, unit)
+        unit.count(event.partition, "routed")
+        return Understood(demand, account_id, None)
+
+    async def _know(self, asked: actions.Asked, plan: Plan, unit: UnitOfWork) -> None:
+        """Load what the batch has not loaded of the link or the user asked about."""
+        users = {asked.user_id} if isinstance(asked, actions.SplitAsked) and asked.user_id else set[str]()
+        external = set[tuple[str, str]]()
+        if isinstance(asked, actions.LinkAsked):
+            external.add((asked.namespace, asked.external_id))
+        elif isinstance(asked, actions.SplitAsked) and asked.external:
+            external.add(asked.external)
+        found = await store.load_identity(unit.db, users, external)
+        for user, memberships in found.memberships.items():
+            plan.book.memberships.setdefault(user, memberships)
+        for where, links in found.links.items():
+            plan.book.links.setdefault(where, links)
+
+    def _do_link(self, asked: actions.LinkAsked, plan: Plan) -> dict[str, Any]:
+        links = plan.book.links.setdefault((asked.namespace, asked.external_id), [])
+        news = actions.linked(links, asked)
+        if news:
+            links.append(domain.Link(asked.account_id, asked.valid_from))
+            plan.links.append((asked.namespace, asked.external_id, asked.account_id, asked.valid_from))
+        return {"namespace": asked.namespace, "external_id": asked.external_id, "already": not news}
+
+    async def _do_merge(
+        self, event: RawEvent, asked: actions.MergeAsked, plan: Plan, unit: UnitOfWork
+    ) -> dict[str, Any]:
+        """Note the merge and tell it to the domains, as if a tool had told it."""
+        merged, into = asked.merged_account_id, asked.account_id
+        reason = refusal(merged, into, plan.book.merges)
+        if reason is None and not await unit.db.fetch(store.KNOWS_ACCOUNT, [merged]):
+            reason = f"account {merged!r} is not known"
+        if reason is not None:
+            raise Unusable(reason)
+        before = plan.book.merges.get(merged)
+        if before is None:
+            self._accept(merged, Merge(into, asked.valid_from, event.received_at), plan)
+            self._tell_merge(event, asked, unit)
+        since = before.valid_from if before else asked.valid_from
+        return {"merged_account_id": merged, "already": before is not None, "valid_from": rfc3339(since)}
+
+    def _tell_merge(self, event: RawEvent, asked: actions.MergeAsked, unit: UnitOfWork) -> None:
+        told = inputs.AccountMerged(account_id=asked.account_id, merged_account_id=asked.merged_account_id)
+        value, own_time = told.model_dump_json().encode(), rfc3339(asked.valid_from).encode()
+        id = derived_id("router", event.source, event.id, told.type_name)
+        outputs = self._outputs.get(told.wire_type(), ())
+        for account in _told_of(told, unit.partitions) if outputs else ():
+            key, to, _ = _place(account, unit.partitions)
+            headers = event_headers(
+                told, id=id, source=CLOCK_SOURCE, subject=account, time=asked.valid_from,
+                extra=[("ce_owntime", own_time), ("ce_recordedtime", b"%d" % event.received_ms)],
+            )  # fmt: skip
+            unit.send(event.partition, Outgoing(outputs[0], to, key, value, headers, outputs[1:]))
+
+    def _do_split(self, asked: actions.SplitAsked, plan: Plan) -> dict[str, Any]:
+        if asked.user_id is not None:
+            ended = plan.book.leave(asked.user_id, asked.account_id, asked.valid_from)
+            actions.split_member(ended, asked)
+            for one in ended:
+                plan.memberships[asked.user_id, one.account_id] = one
+            return {"member": asked.user_id}
+        assert asked.external is not None
+        links = plan.book.links.setdefault(asked.external, [])
+        links.append(actions.split_link(links, asked, plan.book.meant(asked.external, asked.valid_from)))
+        plan.links.append((*asked.external, None, asked.valid_from))
+        return {"namespace": asked.external[0], "external_id": asked.external[1]}
 
     def _unclear(
         self, event: RawEvent, confidence: float, reason: str, candidates: Iterable[str], unit: UnitOfWork
@@ -509,12 +652,15 @@ class Router:
         return self._reply(event, results.RequestDeclined(**_reply_fields(event), demand=demand, reason=reason), unit)
 
     def _reply(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> Understood:
+        self._tell(event, answer, unit)
+        unit.count(event.partition, "unclear")
+        return Understood(None, None, None)
+
+    def _tell(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> None:
         unit.emit(
             topics.RESULTS["router"], answer, account_id=event.account_id or event.id, cause=event.id, kind="reply",
             partition=event.partition, extra=[("ce_correlationid", event.id.encode())],
         )  # fmt: skip
-        unit.count(event.partition, "unclear")
-        return Understood(None, None, None)
 
     async def _refresh_index(self, unit: UnitOfWork) -> None:
         rows = await unit.db.fetch(store.LIST_ACCOUNTS, self._indexed_to - OVERLAP)
@@ -543,6 +689,17 @@ def _reply_fields(event: RawEvent) -> dict[str, Any]:
         "computed_at": event.received_at,
         "request_id": event.id,
     }
+
+
+def _decides_merge(event: RawEvent) -> bool:
+    data = event.data
+    return type(data) is inputs.AccountMerged or (type(data) is inputs.RequestMade and data.demand == actions.MERGE)
+
+
+def _told_of(merge: inputs.AccountMerged, partitions: int) -> tuple[str, ...]:
+    """Whom a merge is told to: both accounts, once where they share a partition, whose owner would drop a repeat."""
+    both = merge.account_id, merge.merged_account_id
+    return both if len({_place(account, partitions)[1] for account in both}) == 2 else both[:1]
 
 
 def _entity(event: RawEvent, external: Sequence[tuple[str, str]]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from services.router import actions
 from shared.events import known_types
 from shared.events.inputs import ClockSet, RequestMade
 from shared.topics import WORKERS
@@ -42,7 +43,9 @@ class Routing(_Strict):
     @classmethod
     def _known_domains(cls, requests: dict[str, str]) -> dict[str, str]:
         for demand, domain in requests.items():
-            if domain not in WORKERS:
+            if domain == "router" and demand not in actions.DEMANDS:
+                raise ValueError(f"{demand}: the router itself carries out {', '.join(actions.DEMANDS)} only")
+            if domain not in (*WORKERS, "router"):
                 raise ValueError(f"{demand}: {domain!r} is no domain; the domains are {', '.join(WORKERS)}")
         return requests
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from services.router.domain import IdentityBook, Link, Membership
+from services.router.merges import Merge
 from services.router.reader import RawEvent
 from shared.db import Connection
 from shared.runtime.wire import pack_headers
@@ -95,6 +96,16 @@ LIST_ACCOUNTS = """
     select account_id, name, changed_at from router.accounts
      where changed_at > $1 order by changed_at limit 50000
 """
+# Whoever decides about a merge sees every merge there is: one at a time, until COMMIT.
+LOCK_MERGES = "select pg_advisory_xact_lock(hashtext('hune.router.merges'))"
+LIST_MERGES = "select merged_account_id, account_id, valid_from, known_at, seq from router.merges where seq > $1"
+SAVE_MERGES = """
+    insert into router.merges (merged_account_id, account_id, valid_from, known_at)
+    select * from unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+"""
+# Whoever waits for one of the merged account's users or external ids is looked at again.
+TOUCH_MEMBERSHIPS = "update router.memberships set asserted_at = clock_timestamp() where account_id = any($1::text[])"
+TOUCH_LINKS = "update router.links set asserted_at = clock_timestamp() where account_id = any($1::text[])"
 KNOWS_ACCOUNT = "select account_id from router.accounts where account_id = any($1::text[])"
 
 
@@ -152,9 +163,31 @@ async def save_memberships(db: Connection, rows: Mapping[tuple[str, str], Member
         )
 
 
-async def save_links(db: Connection, rows: Sequence[tuple[str, str, str, datetime]]) -> None:
+async def save_links(db: Connection, rows: Sequence[tuple[str, str, str | None, datetime]]) -> None:
     if rows:
-        await db.execute(SAVE_LINKS, *map(list, zip(*sorted(rows), strict=True)))
+        ordered = sorted(rows, key=lambda row: (row[0], row[1], row[3]))
+        await db.execute(SAVE_LINKS, *map(list, zip(*ordered, strict=True)))
+
+
+async def list_merges(db: Connection, after: int) -> tuple[dict[str, Merge], int]:
+    """The merges decided after the one of that number, and the number of the last one."""
+    rows = await db.fetch(LIST_MERGES, after)
+    found = {row["merged_account_id"]: Merge(row["account_id"], row["valid_from"], row["known_at"]) for row in rows}
+    return found, max((row["seq"] for row in rows), default=after)
+
+
+async def save_merges(db: Connection, merges: Mapping[str, Merge]) -> None:
+    if merges:
+        ordered = sorted(merges)
+        await db.execute(
+            SAVE_MERGES,
+            ordered,
+            [merges[merged].account_id for merged in ordered],
+            [merges[merged].valid_from for merged in ordered],
+            [merges[merged].known_at for merged in ordered],
+        )
+        await db.execute(TOUCH_MEMBERSHIPS, ordered)
+        await db.execute(TOUCH_LINKS, ordered)
 
 
 async def save_accounts(db: Connection, names: Mapping[str, str | None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from shared import topics
-from shared.events import Event, InputEvent, feedback, known_types, ops, qbr, results, voc
+from shared.events import Event, InputEvent, feedback, known_types, merging, ops, qbr, results, voc
 from shared.events.inputs import ClockSet, RequestMade
 from shared.topics import Topic
 
@@ -19,7 +19,7 @@ PREFIX = "cs"
 
 REPLIES = (results.RequestAnswered, results.RequestDeclined)
 DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
-    "router": (results.RequestDeclined, results.RequestUnclear, results.PrivacyRecorded),
+    "router": (results.RequestUnclear, *REPLIES, results.PrivacyRecorded),
     "health": (
         results.HealthScoreChanged, results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated, *REPLIES,
     ),
@@ -31,7 +31,9 @@ DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
     "voc": (voc.VoiceItemRecorded, voc.FeatureRequestUpdated, *REPLIES),
 }  # fmt: skip
 REKEYED: Mapping[str, tuple[type[Event], ...]] = {
-    "ops": (ops.ParentStated, ops.RevenueStated, ops.RateStated, ops.GroupSegmented),
+    "feedback": (merging.AccountFactsMoved,),
+    "qbr": (merging.AccountFactsMoved,),
+    "ops": (ops.ParentStated, ops.RevenueStated, ops.RateStated, ops.GroupSegmented, merging.AccountFactsMoved),
 }
 EPISODES = (results.AlertOpened, results.AlertEscalated, results.AlertReminded, results.AlertResolved)
 

@@ -1,6 +1,6 @@
 """The contract: every event that Hune reads or writes, as pydantic models."""
 
-from shared.events import feedback, inputs, ops, qbr, results, voc
+from shared.events import feedback, inputs, merging, ops, qbr, results, voc
 from shared.events.base import (
     Event,
     InputEvent,
@@ -17,6 +17,7 @@ __all__ = [
     "feedback",
     "inputs",
     "known_types",
+    "merging",
     "model_of",
     "ops",
     "qbr",

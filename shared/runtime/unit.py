@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -62,6 +63,12 @@ class UnitOfWork:
     def clock(self, partition: int) -> datetime | None:
         """What time it is there: PostgreSQL's once live, the latest run's end before, else unknown."""
         return self._clocks[partition]
+
+    def learning(self) -> UnitOfWork:
+        """The same transaction where nobody knows the time yet: facts are learnt, nothing is decided."""
+        unit = copy(self)
+        unit._clocks, unit._live = dict.fromkeys(self._clocks), frozenset()
+        return unit
 
     def is_live(self, partition: int) -> bool:
         return partition in self._live

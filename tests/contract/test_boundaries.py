@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.repository import ROOT, python_of, tree_of
 
-DOORS = {"__init__", "app", "handlers", "messages", "reading", "settings", "store"}
+DOORS = {"__init__", "app", "handlers", "merging", "messages", "reading", "settings", "store"}
 """The rooms of a service that may touch the world, and `*_reading`, what the command line reads.
 
 Every other file in it is pure, unless it is listed here.

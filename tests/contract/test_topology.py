@@ -15,13 +15,14 @@ from shared import config, topics
 from shared.contract.channels import REPLIES, carried, inputs, published_name, routing
 from shared.events import known_types
 from shared.events.inputs import ClockSet, RequestMade
+from shared.events.merging import AccountFactsMoved
 from tests.support.repository import ROOT, python_of, text_of, tree_of
 
 DOORS: dict[str, ModuleType] = {name: importlib.import_module(f"services.{name}.messages") for name in NAMES}
 UNROUTED: set[str] = set()
 """Events that concern no domain, on purpose."""
-RUNTIME = {*REPLIES, ClockSet}
-"""What the runtime reads and writes for every worker."""
+RUNTIME = {*REPLIES, ClockSet, AccountFactsMoved}
+"""What the runtime, and `shared.merging`, read and write for every worker."""
 ON = carried(routing())
 MODELS = {model.__name__: model for model in known_types().values()}
 
@@ -85,6 +86,6 @@ def test_every_input_is_routed_or_unrouted_on_purpose() -> None:
     assert set(routes.everybody) <= known
 
 
-def test_every_demand_goes_to_a_worker() -> None:
+def test_every_demand_goes_to_a_worker_and_who_is_who_to_the_router() -> None:
     routes = config.load(ROOT / "config/routing.yaml", Routing).model
-    assert set(routes.requests.values()) == set(topics.WORKERS)
+    assert set(routes.requests.values()) == {*topics.WORKERS, "router"}

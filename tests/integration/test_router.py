@@ -197,6 +197,48 @@ async def test_a_merge_is_told_to_both_accounts(desk: Desk) -> None:
     assert {(header(r, "ce_subject"), r.partition) for r in copies} == {(kept, 0), (gone, 2)}
 
 
+async def test_a_merge_within_a_partition_is_told_once(desk: Desk) -> None:
+    kept, gone = account_in(0, 4), account_in(0, 4)
+    id = await desk.tell(1, "account.merged", account_id=kept, merged_account_id=gone)
+    copies = [r for r in await desk.wrote(topics.ROUTED["voc"]) if header(r, "ce_id") == id]
+    assert [(header(r, "ce_subject"), r.partition) for r in copies] == [(kept, 0)]
+
+
+async def test_a_merge_that_would_close_a_circle_is_quarantined_and_read_once_more_changes_nothing(desk: Desk) -> None:
+    first, second, user = unique("first"), unique("second"), unique("u")
+    merge: dict[str, Any] = {"account_id": second, "merged_account_id": first, "timestamp": at(4)}
+    id = await desk.tell(0, "account.merged", id=unique("m"), **merge)
+    back = await desk.tell(1, "account.merged", account_id=first, merged_account_id=second, timestamp=at(3))
+    await desk.settled()
+    await desk.tell(2, "account.merged", id=id, **merge)
+    assert set(await desk.routed("voc")) == {id}
+    reasons = await desk.pool.fetch("select reason, value from hune.quarantine where service = 'router'")
+    (reason,) = [row["reason"] for row in reasons if back.encode() in row["value"]]
+    assert "cannot be merged into" in reason
+    await desk.tell(3, "user.identified", account_id=first, user_id=user, timestamp=at(9))
+    await desk.settled()
+    early = await desk.tell(3, user_id=user, timestamp=at(5))
+    late = await desk.tell(3, user_id=user, timestamp=at(2))
+    named = await desk.tell(3, account_id=first, timestamp=at(1))
+    routed = await desk.routed()
+    assert (routed[early], routed[late], routed[named]) == (first, second, first)
+
+
+async def test_a_merge_releases_who_waited_for_being_ambiguous(desk: Desk) -> None:
+    kept, gone, user = unique("kept"), unique("gone"), unique("u")
+    for account in (kept, gone):
+        await desk.tell(0, "user.identified", account_id=account, user_id=user, timestamp=at(9))
+    await desk.settled()
+    id = await desk.tell(1, user_id=user, timestamp=at(1))
+    assert await desk.parked(id) == [("ambiguous_account", f"user:{user}")]
+    await desk.tell(2, "account.merged", account_id=kept, merged_account_id=gone, timestamp=at(2))
+
+    async def released() -> bool:
+        return (await desk.routed()).get(id) == kept
+
+    assert await eventually(released)
+
+
 async def test_what_no_domain_wants_is_counted_and_goes_nowhere(desk: Desk) -> None:
     before = await counts_of(desk.pool, "router")
     id = await desk.tell(0, "entitlement.changed", account_id="acme")
@@ -504,6 +546,38 @@ async def test_a_demand_nobody_carries_out_is_declined_by_name(desk: Desk) -> No
     ((type, body),) = await replies(desk, id)
     assert type == "hune.request.declined.v1"
     assert "'moon.phase' is not known; known: account.assign" in body["reason"]
+
+
+async def test_people_link_split_and_merge_by_request(desk: Desk) -> None:
+    kept, gone = unique("kept"), unique("gone")
+    ticket: dict[str, Any] = {"ticket_id": "t"}
+    organisation = {"namespace": "zendesk", "external_id": unique("z")}
+    for account in (kept, gone):
+        await desk.tell(0, "account.updated", account_id=account, timestamp=at(9))
+    await desk.settled()
+    link = await desk.ask(demand="account.link", account_id=gone, parameters=organisation | {"valid_from": at(8)})
+    merge = await desk.ask(
+        demand="account.merge", account_id=kept, parameters={"merged_account_id": gone, "valid_from": at(5)}
+    )
+    answers = {id: (await replies(desk, id))[0] for id in (link, merge)}
+    assert {type for type, _ in answers.values()} == {"hune.request.answered.v1"}
+    assert answers[merge][1]["answer"]["merged_account_id"] == gone
+    (told,) = {header(r, "ce_id") for r in await desk.wrote(topics.ROUTED["voc"]) if gone in str(r.value)
+               and header(r, "ce_type") == "hune.account.merged.v1"}  # fmt: skip
+    assert told
+    external: dict[str, Any] = {"external_ids": {organisation["namespace"]: organisation["external_id"]}}
+    before = await desk.tell(1, "ticket.opened", **ticket, **external, timestamp=at(6))
+    after = await desk.tell(1, "ticket.opened", **ticket, **external, timestamp=at(4))
+    routed = await desk.routed()
+    assert (routed[before], routed[after]) == (gone, kept)
+    split = await desk.ask(demand="account.split", account_id=gone, parameters=organisation | {"valid_from": at(2)})
+    assert (await replies(desk, split))[0][1]["answer"]["account_id"] == kept, "what is asked of it is the survivor's"
+    alone = await desk.tell(1, "ticket.opened", **ticket, **external, timestamp=at(1))
+    assert await desk.parked(alone) == [("unknown_organisation", f"zendesk:{organisation['external_id']}")]
+    again = await desk.ask(demand="account.merge", account_id=gone, parameters={"merged_account_id": kept})
+    ((type, body),) = await replies(desk, again)
+    assert (type, body["demand"]) == ("hune.request.declined.v1", "account.merge")
+    assert "into itself" in body["reason"]
 
 
 async def test_a_request_about_nobody_known_is_unclear_and_never_parked(desk: Desk) -> None:

@@ -31,7 +31,7 @@ def test_the_shipped_table_routes_every_event_there_is() -> None:
 
 def test_the_shipped_table_gives_every_domain_its_demands() -> None:
     shipped = config.load(ROOT / "config/routing.yaml", Routing).model
-    assert set(shipped.requests.values()) == set(WORKERS)
+    assert set(shipped.requests.values()) == {*WORKERS, "router"}
     for domain in WORKERS:
         assert sum(name.startswith(f"{domain}.") for name in shipped.requests) == 3
 
@@ -43,6 +43,7 @@ def test_the_shipped_table_gives_every_domain_its_demands() -> None:
         ({"events": {"clock": ["health"]}}, "'clock' is no event type"),
         ({"events": {"usage.tracked": ["finance"]}}, "usage.tracked: 'finance' is no domain; the domains are health"),
         ({"requests": {"health.score": "finance"}}, "health.score: 'finance' is no domain"),
+        ({"requests": {"health.score": "router"}}, "health.score: the router itself carries out account.link"),
         ({"understanding_bar": 1.5}, "understanding_bar"),
         ({"surprise": 1}, "surprise"),
     ],
