@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 PREFIX = os.environ.get("HUNE_TOPIC_PREFIX", "cs")
 WORKERS = ("health", "feedback", "qbr", "ops", "voc")
-REKEYING = ("feedback", "qbr", "ops")
+REKEYING = ("health", "feedback", "qbr", "ops")
 """Workers that send events to themselves under another key."""
 MORE_READERS = {"ops": ("health", "feedback", "qbr", "notify"), "health": ("notify",)}
 """Who else reads a service's results than the gateway and anyone."""

@@ -199,6 +199,7 @@ def _state(now: Picture, score: Score, band: scoring.Band, segment: str | None) 
         "score": score.score,
         "band": score.band,
         "shown_band": band,
+        "parent_id": profile.parent_id,
         "segment": segment,
         "stage": profile.stage,
         "owner": profile.owner,

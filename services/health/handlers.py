@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.health import actions, domain, episodes, facts, overrides, store, telling, usage
+from services.health import actions, domain, episodes, facts, kin, overrides, store, telling, usage
 from services.health.actions import Acted, Action, Declined, Past
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
@@ -25,6 +25,7 @@ from services.health.settings import read_model
 from services.health.store import Account
 from services.health.usage import EVENT, UTC_ZONE, Events, micros
 from shared import privacy
+from shared.events import results
 from shared.requests import Unusable
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
@@ -33,6 +34,7 @@ Used = tuple[int, int, int, int]
 """A row of use, as `usage.EVENT` has it."""
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Due as soon as there is a clock."""
+CHILD_SCORED = results.ChildScored.type_name
 MOST_CACHED = 1_000_000
 COMPACT_DAYS = 8
 
@@ -146,6 +148,8 @@ class Handlers:
             batch = Batch([signal for signal in batch if signal.type != privacy.REQUESTED])
         use, others = self._columns(batch, unit)
         others = await _keep_tiers(await _keep_rates(others, unit), unit)
+        heard = [signal for signal in others if signal.type == CHILD_SCORED]
+        others = [signal for signal in others if signal.type != CHILD_SCORED] if heard else others
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         done = self._asked(others, learnt, rows, unit)
@@ -173,6 +177,7 @@ class Handlers:
             await store.save_marks(unit.db, marks)
         waiting = _waiting(use, others, learnt, rows, walks, unit)
         await self._tell(list(walks.values()), waiting, unit)
+        await self._tell_family(list(walks.values()), heard, unit)
         await privacy.erase(unit, to_forget, store.ERASE)
 
     async def on_tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
@@ -191,6 +196,7 @@ class Handlers:
             else:
                 self._assess(walk, telling.Cause(cause, at, (), at, baseline=not live), unit)
         await self._tell(list(walks.values()), [], unit)
+        await self._tell_family(list(walks.values()), (), unit)
         day = timedelta(days=1)
         await store.compact_usage(unit.db, list(rows), last.date() - COMPACT_DAYS * day, first.date() - day)
         return len(due)
@@ -480,6 +486,23 @@ class Handlers:
         ]
         if ends:
             await store.save_until(unit.db, ends)
+
+    async def _tell_family(self, walks: Sequence[Walk], heard: Sequence[Signal], unit: UnitOfWork) -> None:
+        """Let parents know what became of their children."""
+        if self.policy.model.family is None and not heard:
+            return
+        own = [
+            kin.Own(
+                store.member_of(walk.row.account_id, walk.memory),
+                walk.row.partition,
+                (walk.memory.state or {}).get("parent_id"),
+                walk.decided[-1][1].clock,
+                walk.decided[-1][1].baseline,
+            )
+            for walk in walks
+            if walk.decided
+        ]
+        await kin.follow(own, heard, unit, self.policy)
 
     async def _load_older(self, memories: Collection[Memory], unit: UnitOfWork) -> None:
         """Read the models of scores that another configuration made: their weights explain a change."""

@@ -15,6 +15,7 @@ from services.health.alert_reading import export_alerts
 from services.health.comparing import Comparison
 from services.health.domain import Policy, shares_between
 from services.health.facts import Facts, Key, Mark
+from services.health.family_reading import CUTS, family_rows, scores_by_product, scores_by_user
 from services.health.policy import load_policy
 from services.health.revenue_reading import export_revenue
 from services.health.settings import read_model
@@ -40,7 +41,7 @@ SHOWN = """
     select told_at, score, band, why, config_hash
       from health_api.scores_v1
      where account_id = $1 and told_at <= $2
-     order by told_at desc
+     order by told_at desc, n desc
      limit 1
 """
 MODEL = "select model::text from health_api.models_v1 where config_hash = $1 limit 1"
@@ -141,8 +142,17 @@ def _by_month(parts: list[Events], as_of: datetime) -> list[Row]:
 
 
 async def export_scores(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
-    """The score of every account at T, computed anew from everything known by now."""
+    """The score of every account at T, computed anew from everything known by now; by product and user, too."""
     policy = _policy(options)
+    match options.get("by"):
+        case None:
+            pass
+        case "product":
+            return await scores_by_product(dbs, await _load(dbs, as_of), as_of, policy, _rounded)
+        case "user":
+            return await scores_by_user(dbs, await _load(dbs, as_of), as_of, policy, _rounded)
+        case other:
+            raise Misconfigured(f"scores cannot be cut by {other!r}; they take --by {', '.join(CUTS)}")
     return [
         {
             "account_id": known.account_id,
@@ -178,6 +188,11 @@ def _rounded(score: scoring.Score) -> Row:
             for part in score.parts
         ],
     }
+
+
+async def export_families(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
+    """One row per account that has children: its score as a family's, at T."""
+    return family_rows(await _pictures(dbs, as_of), _policy(options))
 
 
 async def export_adoption(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
@@ -296,6 +311,7 @@ def _utc(us: int | None) -> str | None:
 
 
 EXPORTS = {
+    "families": export_families,
     "adoption": export_adoption,
     "time_to_value": export_time_to_value,
     "accounts": export_accounts,

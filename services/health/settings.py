@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -56,6 +56,16 @@ class Scale(Settings):
     best: float | None = None
     at_least: Steps | None = None
     above: Steps | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_percentile(cls, said: Any) -> Any:
+        if isinstance(said, dict) and "percentile" in said:
+            raise ValueError(
+                "percentile needs a daily distribution over the whole book, which is not kept yet: "
+                "write worst and best, at_least or above"
+            )
+        return said
 
     @model_validator(mode="after")
     def _is_one_scale(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +14,8 @@ from services.health.actions import Past
 from services.health.domain import Change, Memory
 from services.health.episodes import Episode
 from services.health.facts import Facts, Key, Learnt, Mark, without_zeros
+from services.health.families import Member
+from services.health.scoring import Band
 from services.health.usage import Events, from_bytes
 from shared.db import Connection
 
@@ -35,6 +37,35 @@ class Account:
 
 LogRow = tuple[str, datetime, str, str, str, int, str, Mapping[str, Any]]
 """What became of an alert: (alert_id, told_at, cause, what, account_id, partition, rule, data)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What a child brings, and everybody below it."""
+
+    member: Member
+    below: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Kin:
+    """An account among its relatives: what it brings, what its children bring, what was told and sent up."""
+
+    account_id: str
+    partition: int
+    own: Member
+    parent_id: str | None = None
+    children: dict[str, Child] = field(default_factory=dict)
+    exact: float | None = None
+    told_score: int | None = None
+    told_exact: float | None = None
+    told_band: Band | None = None
+    pending: dict[str, float] = field(default_factory=dict)
+    sent: str | None = None
+    turn: int = 0
+    stored: frozenset[str] = frozenset()
+    """The children that the database has."""
+
 
 LOAD_ACCOUNTS = """
     select account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at,
@@ -212,6 +243,50 @@ SAVE_MODEL = """
 """
 
 LOAD_MODELS = "select distinct model_digest, model::text from health.models where model_digest = any($1)"
+
+LOAD_KIN = """
+    select account_id, partition, parent_id, own_points, own_band, own_arr, exact, told_score, told_exact, told_band,
+           pending::text, sent, turn
+      from health.families
+     where account_id = any($1)
+"""
+
+LOAD_CHILDREN = """
+    select parent_id, child_id, points, band, arr, below
+      from health.children
+     where parent_id = any($1)
+"""
+
+SAVE_KIN = """
+    insert into health.families (account_id, partition, parent_id, own_points, own_band, own_arr, exact, told_score,
+                                 told_exact, told_band, pending, sent, turn)
+    select account_id, partition, parent_id, own_points, own_band, own_arr, exact, told_score, told_exact, told_band,
+           pending::jsonb, sent, turn
+      from unnest($1::text[], $2::int[], $3::text[], $4::float8[], $5::text[], $6::numeric[], $7::float8[], $8::int[],
+                  $9::float8[], $10::text[], $11::text[], $12::text[], $13::int[])
+        as new (account_id, partition, parent_id, own_points, own_band, own_arr, exact, told_score, told_exact,
+                told_band, pending, sent, turn)
+    on conflict (account_id) do update
+        set parent_id = excluded.parent_id, own_points = excluded.own_points, own_band = excluded.own_band,
+            own_arr = excluded.own_arr, exact = excluded.exact, told_score = excluded.told_score,
+            told_exact = excluded.told_exact, told_band = excluded.told_band, pending = excluded.pending,
+            sent = excluded.sent, turn = excluded.turn
+"""
+
+FORGET_CHILDREN = """
+    delete from health.children c
+     using unnest($1::text[], $2::text[]) as gone (parent_id, child_id)
+     where c.parent_id = gone.parent_id and c.child_id = gone.child_id
+"""
+
+SAVE_CHILDREN = """
+    insert into health.children (parent_id, child_id, partition, points, band, arr, below)
+    select parent_id, child_id, partition, points, band, arr, array(select jsonb_array_elements_text(below::jsonb))
+      from unnest($1::text[], $2::text[], $3::int[], $4::float8[], $5::text[], $6::numeric[], $7::text[])
+        as new (parent_id, child_id, partition, points, band, arr, below)
+    on conflict (parent_id, child_id) do update
+        set points = excluded.points, band = excluded.band, arr = excluded.arr, below = excluded.below
+"""
 
 COMPACT_USAGE = """
     with many as (
@@ -426,6 +501,72 @@ async def save_model(
 async def load_models(db: Connection, digests: Collection[str]) -> dict[str, str]:
     """Models as JSON by their digest."""
     return dict(await db.fetch(LOAD_MODELS, list(digests)))
+
+
+async def load_kin(db: Connection, places: Mapping[str, int]) -> dict[str, Kin]:
+    """Accounts (with their partitions) among their relatives; new ones with what was told of them last."""
+    ids = list(places)
+    found: dict[str, Kin] = {}
+    for row in await db.fetch(LOAD_KIN, ids):
+        own = Member(row["account_id"], row["own_points"], row["own_band"], row["own_arr"])
+        found[own.account_id] = Kin(
+            own.account_id, row["partition"], own, row["parent_id"], {}, row["exact"], row["told_score"],
+            row["told_exact"], row["told_band"], msgspec.json.decode(row["pending"]), row["sent"], row["turn"],
+        )  # fmt: skip
+    new = [account_id for account_id in ids if account_id not in found]
+    memories = await load_memories(db, new) if new else {}
+    for account_id in new:
+        found[account_id] = Kin(account_id, places[account_id], member_of(account_id, memories.get(account_id)))
+    children: dict[str, dict[str, Child]] = {}
+    for parent_id, child_id, points, band, arr, below in await db.fetch(LOAD_CHILDREN, ids):
+        member = Member(child_id, points, band, arr)
+        children.setdefault(parent_id, {})[child_id] = Child(member, tuple(below))
+    for parent_id, those in children.items():
+        found[parent_id].children, found[parent_id].stored = those, frozenset(those)
+    return found
+
+
+def member_of(account_id: str, memory: Memory | None) -> Member:
+    """What an account brings into a family: its score as it was told last."""
+    if memory is None or memory.score is None:
+        return Member(account_id, None, "unknown", None)
+    arr = (memory.state or {}).get("arr")
+    return Member(account_id, memory.score.shown, memory.score.band, None if arr is None else Decimal(arr))
+
+
+async def save_kin(db: Connection, kin: Sequence[Kin]) -> None:
+    rows = sorted(kin, key=lambda one: one.account_id)
+    await db.execute(
+        SAVE_KIN,
+        [one.account_id for one in rows],
+        [one.partition for one in rows],
+        [one.parent_id for one in rows],
+        [one.own.points for one in rows],
+        [one.own.band for one in rows],
+        [one.own.arr for one in rows],
+        [one.exact for one in rows],
+        [one.told_score for one in rows],
+        [one.told_exact for one in rows],
+        [one.told_band for one in rows],
+        [_text(one.pending) for one in rows],
+        [one.sent for one in rows],
+        [one.turn for one in rows],
+    )
+    gone = [(one.account_id, child) for one in rows for child in sorted(one.stored - one.children.keys())]
+    if gone:
+        await db.execute(FORGET_CHILDREN, *[list(column) for column in zip(*gone, strict=True)])
+    there = [(one, name, child) for one in rows for name, child in sorted(one.children.items())]
+    if there:
+        await db.execute(
+            SAVE_CHILDREN,
+            [one.account_id for one, _, _ in there],
+            [name for _, name, _ in there],
+            [one.partition for one, _, _ in there],
+            [child.member.points for _, _, child in there],
+            [child.member.band for _, _, child in there],
+            [child.member.arr for _, _, child in there],
+            [_text(child.below) for _, _, child in there],
+        )
 
 
 async def save_rates(db: Connection, rates: Sequence[tuple[int, str, int, datetime, str, Decimal]]) -> None:

@@ -21,7 +21,8 @@ REPLIES = (results.RequestAnswered, results.RequestDeclined)
 DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
     "router": (results.RequestUnclear, *REPLIES, results.PrivacyRecorded),
     "health": (
-        results.HealthScoreChanged, results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated, *REPLIES,
+        results.HealthScoreChanged, results.FamilyScoreChanged,
+        results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated, *REPLIES,
     ),
     "feedback": (feedback.SurveyScoreChanged, *REPLIES),
     "qbr": (
@@ -31,6 +32,7 @@ DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
     "voc": (voc.VoiceItemRecorded, voc.FeatureRequestUpdated, *REPLIES),
 }  # fmt: skip
 REKEYED: Mapping[str, tuple[type[Event], ...]] = {
+    "health": (results.ChildScored,),
     "feedback": (merging.AccountFactsMoved,),
     "qbr": (merging.AccountFactsMoved,),
     "ops": (ops.ParentStated, ops.RevenueStated, ops.RateStated, ops.GroupSegmented, merging.AccountFactsMoved),

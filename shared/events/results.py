@@ -69,7 +69,42 @@ class ShareOfChange(Event):
 
     cause: str
     points: float
-    kind: Literal["measure", "cap", "profile", "config", "override"] = "measure"
+    kind: Literal["measure", "cap", "profile", "config", "override", "member"] = "measure"
+
+
+class ChildScored(Event, type="health.child_scored"):
+    """Internal: what a child account brings into its parent's score; `below` is everybody below the child.
+
+    `left`: it has another parent now, or none.
+    """
+
+    child_id: Identifier
+    points: float | None
+    band: Band
+    arr: Money | None
+    below: tuple[str, ...] = ()
+    baseline: bool = False
+    left: bool = False
+
+
+class FamilyScoreChanged(ResultEvent, type="family_score.changed"):
+    """The score of an account with children moved, as it follows from theirs and its own.
+
+    `shares`: what each member contributed to the change of the exact score.
+    """
+
+    account_id: Identifier
+    previous_score: int | None
+    previous_band: Band | None
+    score: int | None
+    band: Band
+    exact: float | None
+    by: Literal["mean", "arr_weighted", "share_in_band", "worst"]
+    members: int
+    scored: int
+    reason: str | None = None
+    shares: tuple[ShareOfChange, ...] = ()
+    baseline: bool = False
 
 
 class HealthScoreChanged(ResultEvent, type="health_score.changed"):
@@ -235,6 +270,7 @@ class AccountState(Event, type="account.state"):
     notice_on: str | None
     as_of: AwareDatetime
     shown_band: Band | None = None
+    parent_id: str | None = None
 
 
 class PrivacyRecorded(ResultEvent, type="privacy.recorded"):
