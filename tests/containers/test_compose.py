@@ -95,8 +95,9 @@ def test_what_goes_in_comes_out_and_a_kill_of_everything_loses_nothing(whole: Co
     post(whole, key, after)
     whole.hune("settle", "--timeout", "180")
     assert exported(whole) == counted([*before, *meanwhile, *after])
-    inside = whole.compose("run", "--rm", "cli", "export", "usage", "--json").stdout
-    assert len(inside.splitlines()) == ACCOUNTS
+    inside = json.loads(whole.compose("run", "--rm", "cli", "status", "--json").stdout)
+    assert inside["in_flight"] == 0
+    assert all(account["balanced"] for account in inside["accounting"].values())
 
 
 def test_a_service_that_dies_is_started_again_by_the_engine(whole: Composed, key: str) -> None:
