@@ -55,9 +55,11 @@ class SlackApp:
         except Exception as error:  # nothing was posted yet
             return as_refused(outcome_of(error))
         found = await self._post(letter, channel, letter.thread_ts)
-        if found.reason in ORPHANED and letter.thread_ts and letter.what == "open":
+        if found.reason not in ORPHANED or letter.thread_ts is None:
+            return found
+        if letter.what == "open":  # somebody took away what it would have stood under
             return await self._post(letter, channel, None)
-        return found
+        return Outcome("failed", found.reason)
 
     async def _post(self, letter: Letter, channel: str, thread_ts: str | None) -> Outcome:
         try:
@@ -113,7 +115,8 @@ class SlackApp:
                 if not cursor:
                     return Outcome("missing", channel=channel)
         except Exception as error:
-            return as_refused(outcome_of(error))
+            found = outcome_of(error)
+            return Outcome("missing") if found.reason in ORPHANED else as_refused(found)
         return Outcome("refused", reason="too many messages since to look through")
 
     async def close(self) -> None:

@@ -136,7 +136,8 @@ LIST_MEMBERS = f"""
 BEGIN = """
     update notify.deliveries
        set state = case when $3 then 'unknown' else 'sending' end, attempts = attempts + 1,
-           attempted_at = case when $3 then attempted_at else now() end, said_version = $2, thread_ts = $4
+           attempted_at = case when $3 then attempted_at else now() end,
+           said_version = case when $3 then said_version else $2 end, thread_ts = $4
      where delivery_id = $1
 """
 LEASE = """

@@ -223,6 +223,31 @@ async def test_each_fault_ends_in_one_message(world: World, fault: str) -> None:
     assert row["found_later"] == fault.endswith("_after")
 
 
+async def test_what_happens_while_a_post_is_unclear_is_told_after_it(world: World) -> None:
+    world.slack.fault = lambda method, n: "reset_after" if method == "chat.postMessage" and n == 0 else None
+    await world.hear(opened("acme", "a1"))
+    await world.say()
+    await world.hear(escalated("acme", "a1"))
+    for _ in range(3):
+        await world.later(minutes=1)
+        await world.pool.execute("update notify.deliveries set attempted_at = attempted_at - interval '1 minute'")
+        await world.say()
+    message, reply = world.slack.posted
+    assert "Worse" in words(message.shown)
+    assert reply.thread_ts == message.ts
+
+
+async def test_a_history_whose_message_somebody_deleted_holds_up_nobody(world: World) -> None:
+    await world.hear(opened("acme", "a1"))
+    await world.say()
+    world.slack.posted.clear()
+    await world.hear(escalated("acme", "a1"), opened("other"))
+    await world.say()
+    assert [one.text.split(":")[0] for one in world.slack.posted] == ["🟠 other · Health is red"]
+    states = {(row["what"], row["reason"]) for row in await world.rows("failed")}
+    assert states == {("update", "message_not_found"), ("thread", "thread_not_found")}
+
+
 async def test_a_slack_that_is_down_loses_nothing(world: World) -> None:
     await world.slack.down()
     await world.hear(opened("acme"), opened("other"))
@@ -323,14 +348,16 @@ async def test_a_storm_of_kills_and_faults_says_everything_once_and_in_order(wor
 async def _feed(storm: World, accounts: list[str], random: Random) -> dict[str, list[str]]:
     """Episodes that open, get worse and end; alert → what was said of it, once it had been told."""
     wanted: dict[str, list[str]] = {}
+    waiting: dict[str, str] = {}
     for start in range(0, EPISODES, 50):
         batch = [(random.choice(accounts), f"alert-{n}") for n in range(start, min(start + 50, EPISODES))]
         await storm.hear(*[opened(account, alert, severity="low", title=alert) for account, alert in batch])
         for account, alert in batch:
             wanted[alert] = ["opened"]
-            if random.random() < 0.2:
-                await storm.hear(escalated(account, alert, title=alert))
-                wanted[alert].append("escalated")
+            waiting[alert] = account
+        for alert in random.sample(sorted(waiting), len(waiting) // 10):  # some told by now, some not
+            await storm.hear(escalated(waiting.pop(alert), alert, title=alert))
+            wanted[alert].append("escalated")
         await asyncio.sleep(0.01)
     return wanted
 

@@ -168,6 +168,8 @@ class SlackDouble:
         ts = f"{int(time.time())}.{self._ts:06d}"
         if body["channel"].startswith("U"):
             return {"ok": False, "error": "channel_not_found"}
+        if body.get("thread_ts") and body["thread_ts"] not in {one.ts for one in self.posted}:
+            return {"ok": False, "error": "thread_not_found"}
         posted = Posted(
             body["channel"], ts, body["text"], body["blocks"], body.get("metadata") or {}, body.get("thread_ts"),
             time.monotonic(),
