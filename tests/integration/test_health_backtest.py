@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 import pytest_asyncio
 
 from cli import backtest_log
@@ -14,15 +13,9 @@ from services.health import app, leaving
 from services.health.backtest_reading import read_history
 from services.health.usage import moment
 from shared.runtime.api import Signal
-from tests.support.bench_worker import Runner, a_database, a_postgres, a_signal
+from tests.support.bench_worker import Runner, a_database, a_signal
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

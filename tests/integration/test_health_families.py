@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count, pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from shared.events import model_of
 from shared.runtime.api import Batch, Signal, Worker
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import short_name
-from tests.support.bench_worker import PARTITIONS, a_database, a_postgres, a_signal, day
+from tests.support.bench_worker import PARTITIONS, a_database, a_signal, day
 
 ROOT = Path(__file__).parents[2]
 _offsets = count(1_000_000)
@@ -78,12 +78,6 @@ class World:
     def families(self, account_id: str) -> list[dict[str, Any]]:
         return [data for type, data in self.results if type == "family_score.changed"
                 and data["account_id"] == account_id]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
 
 
 @pytest_asyncio.fixture

@@ -13,13 +13,7 @@ import pytest_asyncio
 from services.health import app, reading
 from services.health.alert_reading import export_alerts
 from shared.runtime.api import Signal
-from tests.support.bench_worker import Runner, Said, a_database, a_postgres, a_signal, day
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
+from tests.support.bench_worker import Runner, Said, a_database, a_signal, day
 
 
 @pytest_asyncio.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,15 +14,9 @@ from services.health import app, reading
 from services.health.revenue_reading import read_return
 from shared.errors import Misconfigured
 from shared.runtime.api import EVERYBODY, Signal
-from tests.support.bench_worker import Runner, a_database, a_postgres, a_signal
+from tests.support.bench_worker import Runner, a_database, a_signal
 
 T = datetime(2024, 4, 10, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with a_postgres() as url:
-        yield url
 
 
 @pytest_asyncio.fixture
