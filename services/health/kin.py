@@ -55,7 +55,7 @@ async def follow(own: Sequence[Own], heard: Sequence[Signal], unit: UnitOfWork, 
     turns: dict[str, Turn] = {}
     for one in own:
         kin = known[one.member.account_id]
-        if one.parent_id or kin.parent_id or kin.children:
+        if one.parent_id or kin.parent_id or kin.children or kin.had_relatives:
             _become(kin, one, rule, unit, policy)
             turns[kin.account_id] = Turn(one.at, one.baseline)
     for signal in heard:

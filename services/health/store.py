@@ -65,6 +65,8 @@ class Kin:
     turn: int = 0
     stored: frozenset[str] = frozenset()
     """The children that the database has."""
+    had_relatives: bool = False
+    """Whether the database has it among relatives: then it keeps what it brings, though it may stand alone now."""
 
 
 LOAD_ACCOUNTS = """
@@ -512,6 +514,7 @@ async def load_kin(db: Connection, places: Mapping[str, int]) -> dict[str, Kin]:
         found[own.account_id] = Kin(
             own.account_id, row["partition"], own, row["parent_id"], {}, row["exact"], row["told_score"],
             row["told_exact"], row["told_band"], msgspec.json.decode(row["pending"]), row["sent"], row["turn"],
+            had_relatives=True,
         )  # fmt: skip
     new = [account_id for account_id in ids if account_id not in found]
     memories = await load_memories(db, new) if new else {}

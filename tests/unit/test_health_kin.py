@@ -6,6 +6,7 @@ import asyncio
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ class World:
         model = BASE.model.model_copy(update={"family": rule})
         self.policy = Policy(model, BASE.rules, "c")
         self.rows: dict[str, Kin] = {}
+        self.own: dict[str, Member] = {}  # what was told last of accounts that may have no relatives yet
         self.told: list[Any] = []
         self.ignored: list[str] = []
         self.ids: set[str] = set()
@@ -40,14 +42,14 @@ class World:
         self.db = None
 
     async def load(self, _: Any, places: Mapping[str, int]) -> dict[str, Kin]:
-        nobody = {name: Kin(name, 0, Member(name, None, "unknown", None)) for name in places}
+        nobody = {name: Kin(name, 0, self.own.get(name, Member(name, None, "unknown", None))) for name in places}
         found = {name: copy.deepcopy(self.rows.get(name, nobody[name])) for name in places}
         for one in found.values():
             one.stored = frozenset(one.children)
         return found
 
     async def save(self, _: Any, rows: Sequence[Kin]) -> None:
-        self.rows |= {one.account_id: copy.deepcopy(one) for one in rows}
+        self.rows |= {one.account_id: replace(copy.deepcopy(one), had_relatives=True) for one in rows}
 
     def clock(self, partition: int) -> Any:
         return T
@@ -67,7 +69,8 @@ class World:
 
     def say(self, name: str, points: float | None, parent: str | None, arr: Any = None) -> None:
         band = "unknown" if points is None else band_of(points, self.policy.model.bands)
-        asyncio.run(self._say([kin.Own(Member(name, points, band, arr), 0, parent, T, False)]))
+        self.own[name] = Member(name, points, band, arr)
+        asyncio.run(self._say([kin.Own(self.own[name], 0, parent, T, False)]))
 
     async def _say(self, own: Sequence[kin.Own]) -> None:
         unit: Any = self
