@@ -193,32 +193,13 @@ def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
 
 def _done(signal: Signal) -> Said:
     """What a person did about an alert."""
-    data: Any = signal.data
-    return Said(
-        event_id=signal.id,
-        what=_what(signal),
-        alert_id=data.alert_id,
-        account_id=signal.account_id,
-        partition=signal.partition,
-        at=data.occurred_at,
-        by=data.by,
-        until=getattr(data, "until", None),
-    )
-
-
-def _what(signal: Signal) -> What:
-    return cast(What, signal.type.removeprefix("alert."))
+    return _heard(signal, until=getattr(signal.data, "until", None))
 
 
 def _said(signal: Signal) -> Said:
     data: Any = signal.data
-    return Said(
-        event_id=signal.id,
-        what=_what(signal),
-        alert_id=data.alert_id,
-        account_id=signal.account_id,
-        partition=signal.partition,
-        at=data.occurred_at,
+    return _heard(
+        signal,
         service=data.service,
         rule=data.rule,
         kind=data.kind,
@@ -230,7 +211,21 @@ def _said(signal: Signal) -> Said:
         baseline=getattr(data, "baseline", False),
         cause_ids=tuple(data.cause_ids),
         computed_at=data.computed_at,
+    )
+
+
+def _heard(signal: Signal, **more: Any) -> Said:
+    """What every word about an alert tells, and what this one tells besides."""
+    data: Any = signal.data
+    return Said(
+        event_id=signal.id,
+        what=cast(What, signal.type.removeprefix("alert.")),
+        alert_id=data.alert_id,
+        account_id=signal.account_id,
+        partition=signal.partition,
+        at=data.occurred_at,
         by=getattr(data, "by", None),
+        **more,
     )
 
 

@@ -85,6 +85,7 @@ class Router:
             if (domains := routing.events.get(short_name(wire_type)))
         }
         self._of_use = self._outputs.get(USAGE, ())
+        self._may_settle = bool(self._of_use) and not exclusions.rules
         self._known_accounts: set[str] = set()
         self._accounts_of: dict[str, frozenset[str]] = {}
         self._merges: dict[str, Merge] = {}
@@ -130,8 +131,7 @@ class Router:
             and account not in self._merges
             and (user is None or account in self._accounts_of.get(user, ()))
             and (self._live or event.mode is not None)
-            and bool(self._of_use)
-            and not self.exclusions.rules
+            and self._may_settle
         )
 
     async def _load(self, events: Sequence[RawEvent], unit: UnitOfWork) -> Plan:

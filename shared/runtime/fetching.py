@@ -50,7 +50,6 @@ class Unpacked(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
-    checksum: None = None
 
 
 class Batches:

@@ -126,11 +126,11 @@ class Attempt:
             last = {(item.record.partition, item.record.topic): item.record.offset for item in self.work.items}
             for (partition, topic), offset in last.items():
                 after[partition].offsets[topic] = offset + 1
+        for (topic, partition), offset in self.work.passed.items():
+            if partition in after and offset > after[partition].offsets.get(topic, 0):
+                after[partition].offsets[topic] = offset
+                moved = True
         for o in self.work.owned:
-            for (topic, partition), offset in self.work.passed.items():
-                if partition == o.partition and offset > after[partition].offsets.get(topic, 0):
-                    after[partition].offsets[topic] = offset
-                    moved = True
             if o.relay.position > o.published:
                 after[o.partition].published = o.relay.position
                 moved = True
@@ -150,9 +150,9 @@ class Attempt:
                 ids = [seen.identity(own.signal.source, own.signal.id, own.own_time) for own in owns]
                 hashes = np.fromiter((hash for hash, _ in ids), np.uint64, len(ids))
                 hours = np.fromiter((hour for _, hour in ids), np.int64, len(ids))
-                known = ~o.seen.too_old(hours, unit.clock(o.partition))
-                if not known.all():
-                    unit.count(o.partition, "suppressed", int((~known).sum()))
+                if o.seen.days and (old := o.seen.too_old(hours, unit.clock(o.partition))).any():
+                    known = ~old
+                    unit.count(o.partition, "suppressed", int(old.sum()))
                     owns = [own for own, is_known in zip(owns, known.tolist(), strict=True) if is_known]
                     by_partition[o.partition], hashes, hours = owns, hashes[known], hours[known]
                 self._identified.append((owns, hashes))
