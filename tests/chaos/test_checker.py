@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import chaos_checks as checks
-from tests.support import oracle
+from tests.support import chaos_report, oracle
 from tests.support.chaos_checks import Routed
 from tests.support.chaos_feed import ids_of
 from tests.support.chaos_mix import WISHES, WORDINGS, Mix, now
+from tests.support.chaos_run import RELEASE, Progress, unproven
 from tests.support.oracle import Book, Raw, Step
 
 BASE = now()
@@ -230,3 +233,38 @@ def test_accounts_that_do_not_add_up_are_found() -> None:
     assert checks.adds_up(accounts(parked=BOOK.parked() - 1), BOOK, looks)
     lost = Routed.of("voc", changed(ROUTED["voc"], LOST))
     assert checks.adds_up(accounts(), BOOK, [lost])
+
+
+# -- what a long run says of itself --------------------------------------------------------------
+
+
+def a_progress(**changed: Any) -> Progress:
+    return replace(Progress(5, BASE.isoformat()), **changed)
+
+
+def test_a_run_is_looked_at_whenever_its_rounds_have_doubled_and_at_its_end() -> None:
+    assert [n for n in range(1, 26) if RELEASE.is_looked_at(n)] == [1, 2, 4, 8, 16, 25]
+
+
+def test_a_report_says_that_a_run_was_cut_and_how_far_it_was_looked_at() -> None:
+    said = chaos_report.render(a_progress(finished=13, looks=[1, 2, 4, 8, 13], events=520_000), RELEASE, [])
+    assert "13 of 25 rounds" in said
+    assert "520,000 different events" in said
+    assert "**Cut: 12 of 25 rounds were not run.** **0 lost, 0 double** in the first 13 rounds." in said
+
+
+def test_a_report_does_not_call_a_violated_run_clean() -> None:
+    said = chaos_report.render(a_progress(finished=25, looks=[1], complaints=["3 × lost"]), RELEASE, [])
+    assert "VIOLATED" in said
+    assert "3 × lost" in said
+    assert "0 lost" not in said
+
+
+def test_rounds_that_nobody_looked_at_are_not_proven() -> None:
+    assert "13 rounds are over, looked at after [8]" in unproven(a_progress(finished=13, looks=[8]), RELEASE)
+
+
+def test_a_progress_is_what_it_was_when_it_is_loaded_again(tmp_path: Path) -> None:
+    kept = a_progress(finished=2, looks=[1, 2], happened=Counter({"kill voc": 3}), asked=["look-0"])
+    kept.save(tmp_path / "chaos.json")
+    assert Progress.load(tmp_path / "chaos.json", 6) == kept

@@ -1,14 +1,17 @@
-"""What a full chaos run says of itself, for `docs/benchmarks/`."""
+"""What a full chaos run says of itself, for `docs/benchmarks/`.
+
+`python -m tests.support.chaos_report HOME` writes it of a run that was interrupted.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections import Counter
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.chaos_run import Progress, Tier
+from tests.support.chaos_run import RELEASE, Progress, Tier, unproven
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "chaos-release.md"
 INVARIANTS = (
@@ -29,27 +32,28 @@ def write(progress: Progress, tier: Tier, missing: Sequence[str], page: Path = P
 
 
 def render(progress: Progress, tier: Tier, missing: Sequence[str]) -> str:
-    kinds: Counter[str] = Counter()
-    for fault, n in progress.happened.items():
-        kinds[fault] += n
+    happened = sum(progress.happened.values())
     lines = [
         "# Chaos, release tier",
         "",
-        f"Seed {progress.seed}, {progress.finished} rounds of {tier.events:,} events and {tier.faults} faults; "
-        f"{progress.seconds / 3600:.1f} h on {os.cpu_count()} cores ({platform.machine()}).",
-        f"{progress.events:,} different events, a fifth of them sent again, late and in any order.",
+        f"Seed {progress.seed}; {progress.finished} of {tier.rounds} rounds of {tier.events:,} events and "
+        f"{tier.faults} faults; {progress.seconds / 3600:.1f} h on {os.cpu_count()} cores ({platform.machine()}).",
+        f"{progress.events:,} different events, a fifth of them sent again, late and in any order; "
+        f"{happened:,} faults. Interrupted and gone on with: {progress.interruptions} times.",
         "",
-        "After every round, once settled:",
+        verdict(progress, tier, missing),
+        "",
+        f"Looked at, once settled, after {listed(progress.looks)} rounds, each time at all that was there by then:",
         "",
         *[f"- {text}" for text in INVARIANTS],
         "",
-        "**0 lost, 0 double.**" if not missing else f"Not proven: {'; '.join(missing)}",
-        "",
-        f"## {sum(kinds.values()):,} faults that happened",
+        *[f"    {line}" for line in progress.complaints],
+        *([""] if progress.complaints else []),
+        f"## {happened:,} faults that happened",
         "",
         "| fault | times |",
         "|---|---|",
-        *[f"| {name} | {n} |" for name, n in sorted(kinds.items())],
+        *[f"| {name} | {n} |" for name, n in sorted(progress.happened.items())],
         "",
         f"Rigged places that were not reached in time: {len(progress.missed)}.",
         "",
@@ -61,3 +65,23 @@ def render(progress: Progress, tier: Tier, missing: Sequence[str]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def verdict(progress: Progress, tier: Tier, missing: Sequence[str]) -> str:
+    if progress.complaints:
+        return f"**VIOLATED: {len(progress.complaints)} complaints, below.**"
+    looked = max(progress.looks, default=0)
+    found = f"**0 lost, 0 double** in the first {looked} rounds." if looked else "**Nothing was looked at.**"
+    if progress.finished < tier.rounds:
+        left = tier.rounds - progress.finished
+        found = f"**Cut: {left} of {tier.rounds} rounds were not run.** {found}"
+    return found + (f" Not proven: {'; '.join(missing)}." if missing else "")
+
+
+def listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "no"
+
+
+if __name__ == "__main__":
+    kept = Progress.load(Path(sys.argv[1]) / "chaos.json", 0)
+    write(kept, RELEASE, unproven(kept, RELEASE))

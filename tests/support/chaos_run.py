@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -25,7 +26,6 @@ from tests.support.chaos_mix import WISHES, WORDINGS, Mix, Sending, name_of, now
 from tests.support.chaos_stack import ChaosStack
 from tests.support.oracle import Book, Event, Raw
 
-SETTLED_WITHIN_S = 300.0
 MEMBERS = {"gateway": 1, "router": 2, "health": 2, "feedback": 1, "qbr": 1, "ops": 3, "voc": 1}
 KINDS = ("accounts", "usage", "nps", "segments", "touchpoints", "verbatims", "themes", "feature_requests", "scores",
          "alerts")  # fmt: skip
@@ -49,12 +49,16 @@ class Tier:
     events: int
     faults: int
     accounts: int
-    look_every: int = 1
     partitions: int = 4
+    settled_within_s: float = 300.0
+
+    def is_looked_at(self, rounds: int) -> bool:
+        """Whether so many rounds are looked at: when they have doubled (a look is at all of them), and at the end."""
+        return rounds & (rounds - 1) == 0 or rounds >= self.rounds
 
 
 QUICK = Tier("quick", rounds=1, events=50_000, faults=35, accounts=400)
-RELEASE = Tier("release", rounds=25, events=40_000, faults=40, accounts=2_000, look_every=5)
+RELEASE = Tier("release", rounds=25, events=40_000, faults=40, accounts=2_000, settled_within_s=1_200.0)
 
 
 @dataclass
@@ -70,7 +74,12 @@ class Progress:
     happened: Counter[str] = field(default_factory=Counter)
     missed: list[str] = field(default_factory=list)
     proof: Counter[str] = field(default_factory=Counter)
-    checked: list[str] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)
+    """After how many rounds everything was looked at."""
+    asked: list[str] = field(default_factory=list)
+    """What the ids of the requests begin with that the looks themselves made."""
+    complaints: list[str] = field(default_factory=list)
+    interruptions: int = 0
 
     @classmethod
     def load(cls, path: Path, seed: int) -> Progress:
@@ -89,25 +98,41 @@ class Progress:
 class Run:
     """One tier in one home."""
 
-    def __init__(self, tier: Tier, seed: int, home: Path) -> None:
-        self.tier, self.home = tier, home
+    def __init__(self, tier: Tier, seed: int, home: Path, hours: float = math.inf) -> None:
+        self.tier, self.home, self.hours = tier, home, hours
         self.path = home / "chaos.json"
         self.progress = Progress.load(self.path, seed)
         self.stack = ChaosStack(home, tier.partitions, MEMBERS)
         self.started = time.monotonic()
 
     async def all(self) -> Progress:
-        """Every round that is not over yet; raises AssertionError with the complaints of the first that fails."""
-        self.say(f"seed {self.progress.seed} (HUNE_CHAOS_SEED), home {self.home}")
+        """Every round that is not over yet, and none that would begin after `hours`.
+
+        Raises AssertionError with the complaints of the first look that has some; they are kept too.
+        """
+        progress = self.progress
+        self.say(f"seed {progress.seed} (HUNE_CHAOS_SEED), home {self.home}")
+        if progress.bases:
+            progress.interruptions += 1
+            progress.complaints = []
+            progress.save(self.path)
         try:
             await self.stack.start()
             await self.stack.until_ready()
             key = await self._key()
-            while self.progress.finished < self.tier.rounds:
-                await self._round(self.progress.finished, key)
+            while progress.finished < self.tier.rounds and time.monotonic() - self.started < self.hours * 3600:
+                await self._round(progress.finished, key)
+                if self.tier.is_looked_at(progress.finished):
+                    await self._look(key)
+            if progress.finished and progress.finished not in progress.looks:
+                await self._look(key)
+        except AssertionError as error:
+            progress.complaints = progress.complaints or str(error).splitlines()
+            progress.save(self.path)
+            raise
         finally:
             await self.stack.stop()
-        return self.progress
+        return progress
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:6.1f} s  {text}", flush=True)
@@ -152,8 +177,6 @@ class Run:
         await self._settle()
         proof = await self._evidence() - before
         proof["sendings repeated by clients"] = sum(feed.again.values())
-        if (number + 1) % self.tier.look_every == 0 or number + 1 == self.tier.rounds:
-            proof += await self._check(number, key)
         self._note(number, done.happened, done.missed, proof, time.monotonic() - started)
 
     async def _evidence(self) -> Counter[str]:
@@ -183,20 +206,31 @@ class Run:
         progress.save(self.path)
 
     async def _settle(self) -> None:
-        report = await settle.settle(self.stack, SETTLED_WITHIN_S)
+        report = await settle.settle(self.stack, self.tier.settled_within_s)
         assert report.settled, "not settled:\n" + "\n".join(report.flight.lines())
         self.say(f"settled in {report.seconds:.1f} s")
 
     # -- what came out ----------------------------------------------------------------------------
 
-    async def _check(self, number: int, key: str) -> Counter[str]:
-        """Look at everything that is there by now; what it tells of repeats and results."""
+    async def _look(self, key: str) -> None:
+        """Look at everything that is there by now, and keep what it tells."""
+        started = time.monotonic()
+        progress = self.progress
+        told = await self._check(key)
+        progress.proof += told - progress.proof
+        progress.looks.append(progress.finished)
+        progress.seconds += time.monotonic() - started
+        progress.save(self.path)
+        assert not progress.complaints, "\n".join(progress.complaints)
+
+    async def _check(self, key: str) -> Counter[str]:
         sent = set(ids_of(self.mix(0).prelude()))
-        for past in range(number + 1):
+        for past in range(self.progress.finished):
             sent |= self._sent_in(past)
         at = now()
         exports = await self._exports(at)
-        asked = await self._ask_for_packs(number, at, key)
+        asked = await self._ask_for_packs(at, key)
+        sent |= {id for prefix in self.progress.asked for id in self._packs(prefix)}
         status = await accounting.snapshot(self.stack)
         book = Book.of([raw async for raw in self.stack.records(RAW)])
         results = await self.stack.read([topic.name for topic in topics.RESULTS.values()])
@@ -204,7 +238,7 @@ class Run:
         states = await self.stack.read([topics.STATE_ACCOUNTS.name])
         self.say(f"read back: {book.records:,} raw, {len(results):,} results, {len(alerts):,} alert events")
         us = oracle.micros(at)
-        complaints = checks.all_accepted(book, sent | set(asked))
+        complaints = checks.all_accepted(book, sent)
         looks = []
         for worker, topic in ROUTED.items():
             look = Routed(worker)
@@ -218,19 +252,24 @@ class Run:
         rung = next(look.rung for look in looks if look.domain == "health")
         complaints += result_complaints(results, alerts, states, exports, rung, book, us)
         self.say(f"checked: {len(complaints)} complaints")
-        assert not complaints, "\n".join(complaints)
+        self.progress.complaints = complaints
         dropped = sum(status["accounting"][worker]["duplicate"] for worker in WORKERS)
-        told = {"repeats dropped by workers": dropped, "results": len(results), "alert events": len(alerts)}
-        return Counter(told) - self.progress.proof
+        return Counter({"repeats dropped by workers": dropped, "results": len(results), "alert events": len(alerts)})
 
     def _sent_in(self, number: int) -> set[str]:
         mix = self.mix(number)
         mix.prelude()  # takes the first ids
         return ids_of(mix.sendings(self.tier.events))
 
-    async def _ask_for_packs(self, number: int, at: datetime, key: str) -> dict[str, str]:
+    def _packs(self, prefix: str) -> dict[str, str]:
+        return {f"{prefix}-{k}": name_of(k) for k in range(self.tier.accounts)}
+
+    async def _ask_for_packs(self, at: datetime, key: str) -> dict[str, str]:
         """Ask for the review pack of every account as of T; request → account."""
-        asked = {f"check-{number}-{k}": name_of(k) for k in range(self.tier.accounts)}
+        prefix = f"look-{len(self.progress.asked)}"
+        self.progress.asked.append(prefix)
+        self.progress.save(self.path)  # an interrupted look has asked too
+        asked = self._packs(prefix)
         sendings = []
         for id, account in asked.items():
             body = {"id": id, "demand": "qbr.review", "account_id": account, "parameters": {"as_of": at.isoformat()}}
@@ -268,21 +307,24 @@ def result_complaints(
 
 def unproven(progress: Progress, tier: Tier) -> list[str]:
     """What a run would have to show and does not: a storm that did not blow proves nothing."""
+    rounds = progress.finished
     needed = {
-        "processes that died and came back": 10 * tier.rounds,
-        "Kafka restarts": 2 * tier.rounds,
-        "PostgreSQL restarts": 2 * tier.rounds,
-        "changes of a partition's owner": 50 * tier.rounds,
-        "writes of former owners refused": tier.rounds,
-        "batches tried again": tier.rounds,
-        "relays started over": tier.rounds,
+        "processes that died and came back": 10 * rounds,
+        "Kafka restarts": 2 * rounds,
+        "PostgreSQL restarts": 2 * rounds,
+        "changes of a partition's owner": 50 * rounds,
+        "writes of former owners refused": rounds,
+        "batches tried again": rounds,
+        "relays started over": rounds,
         "sendings repeated by clients": 1,
-        "repeats dropped by workers": tier.rounds * tier.events // 10,
+        "repeats dropped by workers": rounds * tier.events // 10,
     }
     missing = [f"{name}: {progress.proof[name]}, not {n}" for name, n in needed.items() if progress.proof[name] < n]
     reached = {fault.split()[-1].partition(":")[0] for fault in progress.happened if fault.startswith("rig")}
     planned = {fault.split()[-1].partition(":")[0] for fault in progress.missed if fault.startswith("rig")}
     missing += [f"the place {point} was never reached" for point in sorted(planned - reached)]
-    if sum(progress.happened.values()) < 0.75 * tier.faults * tier.rounds:
+    if rounds not in progress.looks:
+        missing.append(f"{rounds} rounds are over, looked at after {progress.looks}")
+    if rounds == 0 or sum(progress.happened.values()) < 0.75 * tier.faults * rounds:
         missing.append(f"only {sum(progress.happened.values())} faults happened")
     return missing
