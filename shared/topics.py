@@ -9,7 +9,7 @@ PREFIX = os.environ.get("HUNE_TOPIC_PREFIX", "cs")
 WORKERS = ("health", "feedback", "qbr", "ops", "voc")
 REKEYING = ("health", "feedback", "qbr", "ops")
 """Workers that send events to themselves under another key."""
-MORE_READERS = {"ops": ("health", "feedback", "qbr", "notify"), "health": ("notify",)}
+MORE_READERS = {"ops": ("health", "feedback", "qbr", "notify"), "health": ("notify",), "voc": ("health",)}
 """Who else reads a service's results than the gateway and anyone."""
 FOREVER = -1
 DAY_MS = 24 * 3600 * 1000

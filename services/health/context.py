@@ -14,7 +14,7 @@ from services.health.facts import Facts, Mark
 from services.health.plan import Plan
 from services.health.rules import AnyRule, Rule, ScoreBelow
 from services.health.scoring import Part, Score
-from services.health.settings import Language, Model, SurveyAnswers
+from services.health.settings import Language, Model, Sentiment, SurveyAnswers
 from services.health.usage import micros, moment
 
 MOST = 3
@@ -220,7 +220,12 @@ def _step(number: int, part: Part, to: float, plan: Plan, at: Situation) -> Step
 def _value_at(number: int, points: float, plan: Plan) -> float | None:
     """The value that earns so many points; None where a value alone does not tell (answers fade, steps jump)."""
     measure = plan.measures[number] if plan.measures else None
-    if measure is None or isinstance(measure, SurveyAnswers) or measure.worst is None or measure.best is None:
+    if (
+        measure is None
+        or isinstance(measure, SurveyAnswers | Sentiment)
+        or measure.worst is None
+        or measure.best is None
+    ):
         return None
     value = measure.worst + points / 100 * (measure.best - measure.worst)
     return value if math.isclose(plan.scales[number](value), points, abs_tol=1e-9) else None

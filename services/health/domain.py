@@ -213,7 +213,10 @@ def due_at(known: Facts, now: Picture, policy: Policy) -> datetime | None:
     coming = None if now.coming_at is None else moment(now.coming_at)
     looks_ahead = policy.model.looks_ahead or policy.rules.looks_ahead
     comes_nearer = looks_ahead and now.deadline is not None
-    if now.latest_at is None or (moment(now.latest_at) + policy.horizon < now.at and not comes_nearer):
+    latest = now.latest_at
+    if latest is not None and policy.model.listens:
+        latest = max(latest, now.heard_at or latest)
+    if latest is None or (moment(latest) + policy.horizon < now.at and not comes_nearer):
         return coming
     night = moment(midnight(now.zone, now.today + timedelta(days=1))) + spread(known.account_id)
     return night if coming is None else min(night, coming)

@@ -54,6 +54,7 @@ class Reject:
     error: str = ""
 
 
+VOICE = "voice_item.recorded"
 SCALES = {"nps": (0.0, 10.0), "csat": (1.0, 5.0), "ces": (1.0, 7.0)}
 PROFILE_FIELDS = (
     "name", "parent_id", "plan", "product", "stage", "timezone", "seats", "arr", "currency", "language"
@@ -116,6 +117,12 @@ def learn(type_: str, data: Any, event_id: str, occurred_at: datetime) -> Learnt
         case "churn.notified":
             effective = None if data.effective_on is None else data.effective_on.isoformat()
             return mark("notice", data.contract_id, "given", effective_on=effective)
+        case "voice_item.recorded":
+            said_at = micros(data.said_at)
+            if data.change == "retracted":
+                return mark("voice", data.item_id, "retracted", revision=data.revision)
+            return mark("voice", data.item_id, "read", revision=data.revision, said_at=said_at, source=data.source,
+                        sentiment=data.sentiment)  # fmt: skip
         case "outcome.verified":
             return mark("outcome", day, "verified")
         case "touchpoint.logged":
@@ -192,6 +199,16 @@ class Answer:
     score: float
     at: int
     quote: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A comment as voice read it last; `sentiment` from -1 to 1, none where its language has no lexicon."""
+
+    id: str
+    source: str
+    said_at: int
+    sentiment: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +329,7 @@ class Picture:
     last_touch_at: int | None
     last_outcome_at: int | None
     latest_at: int | None
-    """The newest fact, whatever its kind."""
+    """The newest fact, whatever its kind; but for what voice told, which is no news of the customer."""
     coming_at: int | None
     """The first fact known already whose own time is still to come."""
     _seen: Mapping[str, list[tuple[str, Fold]]] = field(default_factory=dict, compare=False, repr=False)
@@ -336,6 +353,15 @@ class Picture:
                 newest[answer.person] = answer
             found = self._newest[survey] = list(newest.values())
         return found
+
+    @property
+    def comments(self) -> tuple[Comment, ...]:
+        return _made(self._seen, "voice")
+
+    @property
+    def heard_at(self) -> int | None:
+        """The newest of what voice told."""
+        return max((fold.newest for _, fold in self._seen.get("voice", ())), default=None)
 
     def _marks(self, kind: str) -> list[tuple[str, list[Mark]]]:
         return [(key, fold.past) for key, fold in self._seen.get(kind, ())]
@@ -408,7 +434,8 @@ def picture(facts: Facts, at: datetime) -> Picture:
         fold = facts.fold(where, until)
         if fold is not None:
             seen.setdefault(where[0], []).append((where[1], fold))
-            latest = max(latest, fold.newest)
+            if where[0] != "voice":
+                latest = max(latest, fold.newest)
         if fold is None or len(fold.past) < len(marks):
             coming += [mark.at for mark in marks if mark.at > until]
     usage = facts.usage_until(at)
@@ -544,6 +571,14 @@ def _on_common_scale(survey: str, score: float, scale: str | None) -> float:
     return share * 100 if survey == "csat" else 1 + share * 6
 
 
+def _fold_comment(key: str, marks: list[Mark]) -> Comment | None:
+    """By the newest that voice told; of what one event caused, by what it told last."""
+    last = max(marks, key=lambda mark: (mark.at, mark.data.get("revision", 0), mark.id))
+    if last.verb == "retracted":
+        return None
+    return Comment(key, last.data["source"], last.data["said_at"], last.data.get("sentiment"))
+
+
 def _fold_invoice(key: str, marks: list[Mark]) -> Invoice:
     return Invoice(
         id=key,
@@ -568,6 +603,7 @@ def _fold_contact(key: str, marks: list[Mark]) -> Contact:
 _FOLDERS: dict[str, Callable[[str, list[Mark]], Any]] = {
     "ticket": _fold_ticket,
     "answer": _fold_answer,
+    "voice": _fold_comment,
     "invoice": _fold_invoice,
     "contact": _fold_contact,
 }
@@ -581,7 +617,7 @@ def relevant_until(known: Facts, horizon: timedelta) -> dict[Key, datetime]:
         newest = max(mark.at for mark in marks)
         if key[0] == "touch":  # only the latest is ever looked at
             found[key] = moment(newest) + horizon if newest == touched else moment(touched)
-        elif key[0] in ("answer", "outcome") or (key[0] in ("invoice", "ticket") and _is_done(key, marks)):
+        elif key[0] in ("answer", "outcome", "voice") or (key[0] in ("invoice", "ticket") and _is_done(key, marks)):
             found[key] = moment(newest) + horizon
     return found
 

@@ -154,7 +154,8 @@ class Handlers:
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         done = self._asked(others, learnt, rows, unit)
         events = use.events()
-        walked = self._used_news(use, events, rows, unit) | _other_news(others, learnt, rows, unit)
+        news = self._news(others, rows)
+        walked = self._used_news(use, events, rows, unit) | _other_news(news, learnt, rows, unit)
         walks = await self._load(walked, rows, batch, learnt, unit) if walked else {}
         wanted = [asked.alert_id for asked in done.values() if isinstance(asked, Action)]
         past = await store.load_past(unit.db, wanted) if wanted else {}
@@ -175,7 +176,7 @@ class Handlers:
         ]
         if marks:
             await store.save_marks(unit.db, marks)
-        waiting = _waiting(use, others, learnt, rows, walks, unit)
+        waiting = _waiting(use, news, learnt, rows, walks, unit)
         await self._tell(list(walks.values()), waiting, unit)
         await self._tell_family(list(walks.values()), heard, unit)
         await privacy.erase(unit, to_forget, store.ERASE)
@@ -223,6 +224,11 @@ class Handlers:
             except Unusable as error:
                 found[id(signal)] = Declined(str(error))
         return found
+
+    def _news(self, others: Sequence[Signal], rows: Mapping[str, Account]) -> Sequence[Signal]:
+        """Without what voice tells where it moves nothing: no measure listens, or only voice knows the account yet."""
+        listens = self.policy.model.listens
+        return [one for one in others if one.type != facts.VOICE or (listens and one.account_id in rows)]
 
     def _columns(self, batch: Batch, unit: UnitOfWork) -> tuple[Use, list[Signal]]:
         """Use of the product as columns, and the signals that are something else."""
@@ -336,7 +342,7 @@ class Handlers:
             what, matters, walk.triples = said, True, None
         else:
             return
-        if unit.quiet(signal):
+        if _quiet(signal, unit):
             walk.learn(what)
             walk.triples = None
             walk.row = replace(walk.row, pending=True, next_due_at=AT_ONCE)
@@ -528,6 +534,11 @@ def _zone(row: Account) -> ZoneInfo:
     return UTC_ZONE if row.timezone == "UTC" else ZoneInfo(row.timezone)
 
 
+def _quiet(signal: Signal, unit: UnitOfWork) -> bool:
+    """Whether it may wake nobody: as it came, or as voice said of what it had read."""
+    return unit.quiet(signal) or (signal.type == facts.VOICE and signal.data.baseline)
+
+
 def _learn(signal: Signal) -> Learnt | Ignore | Reject:
     return facts.learn(signal.type, signal.data, signal.id, signal.occurred_at)
 
@@ -574,7 +585,7 @@ def _other_news(
         if unit.clock(signal.partition) is not None
         and (
             (signal.type == "request.made" and signal.account_id in rows)
-            or (isinstance(learnt.get(id(signal)), Learnt) and not unit.quiet(signal))
+            or (isinstance(learnt.get(id(signal)), Learnt) and not _quiet(signal, unit))
         )
     }
 
@@ -595,7 +606,7 @@ def _waiting(
             told[names[pair // 2], use.partitions[pair // 2], bool(pair % 2)] = None
     for signal in others:
         if isinstance(learnt.get(id(signal)), Learnt):
-            told[signal.account_id, signal.partition, unit.quiet(signal)] = None
+            told[signal.account_id, signal.partition, _quiet(signal, unit)] = None
     changed: dict[str, Account] = {}
     for account_id, partition, quiet in told:
         row = changed.get(account_id) or rows.get(account_id)

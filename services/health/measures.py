@@ -26,6 +26,7 @@ from services.health.settings import (
     OpenTickets,
     Renewal,
     ReopenedTickets,
+    Sentiment,
     Sponsors,
     Stickiness,
     SurveyAnswers,
@@ -330,6 +331,23 @@ def _answers(measure: SurveyAnswers, scale: Scaled, now: Picture) -> Reading:
     return Reading(value, points / len(answers), None, moment(max(answer.at for answer in answers)))
 
 
+def _sentiment(measure: Sentiment, scale: Scaled, now: Picture) -> Reading:
+    heard = [
+        (comment.sentiment, now.age_days(comment.said_at), comment.said_at)
+        for comment in now.comments
+        if comment.sentiment is not None and comment.source in measure.sources
+    ]
+    heard = [one for one in heard if one[1] <= measure.expires_days]
+    if len(heard) < measure.floor:
+        said = "no comment" if not heard else f"fewer than {measure.floor} comments"
+        return Reading(None, None, f"{said} whose mood can be told in {measure.expires_days} days")
+    youngest = min(age for _, age, _ in heard)
+    weighed = [(0.5 ** ((age - youngest) / measure.half_life_days), mood) for mood, age, _ in heard]
+    value = math.fsum(w * mood for w, mood in weighed) / math.fsum(w for w, _ in weighed)
+    points = fade(scale(value), youngest, measure.half_life_days)
+    return Reading(value, points, None, moment(max(at for _, _, at in heard)))
+
+
 # Money
 
 
@@ -400,6 +418,7 @@ READERS: dict[type[Measure], Read] = {
     TicketCount: _ticket_count,
     TimeToSolve: _time_to_solve,
     SurveyAnswers: _answers,
+    Sentiment: _sentiment,
     UnpaidInvoices: _invoices,
     Renewal: _renewal,
     MrrTrend: _mrr_trend,

@@ -2,5 +2,5 @@
 
 from shared import topics
 
-READS = (topics.ROUTED["health"], topics.RESULTS["ops"], topics.INTERNAL["health"])
+READS = (topics.ROUTED["health"], topics.RESULTS["ops"], topics.RESULTS["voc"], topics.INTERNAL["health"])
 WRITES = (topics.RESULTS["health"], topics.ALERTS, topics.STATE_ACCOUNTS, topics.INTERNAL["health"])

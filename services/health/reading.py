@@ -58,7 +58,8 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, account_id: str | No
             things.setdefault(account, {})[kind, key] = _read_marks(marks)
         for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id):
             used[account] = (*used.get(account, ()), from_bytes(body))
-    return [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*things, *used})]
+    heard_of = {account for account, known in things.items() if any(kind != "voice" for kind, _ in known)}
+    return [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*heard_of, *used})]
 
 
 async def _pictures(dbs: Sequence[Connection], as_of: datetime) -> list[tuple[Facts, facts.Picture]]:
@@ -96,7 +97,8 @@ async def export_accounts(dbs: Sequence[Connection], as_of: datetime, options: M
 
 
 def _first_seen(known: Facts, now: facts.Picture) -> str | None:
-    times = [mark.at for marks in known.things.values() for mark in marks if moment(mark.at) <= now.at]
+    told = [marks for (kind, _), marks in known.things.items() if kind != "voice"]
+    times = [mark.at for marks in told for mark in marks if moment(mark.at) <= now.at]
     if now.usage.first_at is not None:
         times.append(now.usage.first_at)
     return _utc(min(times, default=None))

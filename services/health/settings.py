@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,8 @@ Missing = Literal["ignore", "neutral", "zero", "last_known"]
 Language = Literal["en", "fr"]
 Days = Annotated[int, Field(ge=1, le=3660)]
 TicketSeverity = Literal["p1", "p2", "p3", "p4"]
+VoiceOfCustomer = Literal["survey", "ticket", "call", "feedback", "request", "message", "meeting", "churn"]
+CUSTOMERS: tuple[VoiceOfCustomer, ...] = get_args(VoiceOfCustomer)
 
 
 class Settings(BaseModel):
@@ -285,6 +287,23 @@ class SurveyAnswers(Measure):
         return self.expires_days + 1
 
 
+class Sentiment(Measure):
+    """How customers' comments sound (-1 to 1), as voice reads them: newer ones weigh more, by half each half-life.
+
+    The points fade to neutral with the age of the newest. What a CSM thinks is no customer's word.
+    """
+
+    kind: Literal["sentiment"]
+    sources: Annotated[tuple[VoiceOfCustomer, ...], Field(min_length=1)] = CUSTOMERS
+    floor: Annotated[int, Field(ge=1)] = 1
+    half_life_days: Days = 60
+    expires_days: Days = 180
+
+    @property
+    def horizon_days(self) -> int:
+        return self.expires_days + 1
+
+
 class UnpaidInvoices(Measure):
     """Invoices whose payment failed and has not come since."""
 
@@ -355,6 +374,7 @@ AnyMeasure = Annotated[
     | TimeToSolve
     | ReopenedTickets
     | SurveyAnswers
+    | Sentiment
     | UnpaidInvoices
     | Sponsors
     | LastTouch
@@ -501,6 +521,11 @@ class Model(Settings):
     def looks_ahead(self) -> bool:
         """Whether something to come moves a score day by day."""
         return any(isinstance(measure, Renewal) for measure in self.measures.values())
+
+    @cached_property
+    def listens(self) -> bool:
+        """Whether what voice tells moves a score."""
+        return any(isinstance(measure, Sentiment) for measure in self.measures.values())
 
     @property
     def history_days(self) -> int:

@@ -17,6 +17,7 @@ from services.health.settings import (
     Model,
     MrrTrend,
     Renewal,
+    Sentiment,
     Stickiness,
     SurveyAnswers,
     TimeToSolve,
@@ -130,6 +131,12 @@ def number(value: float, language: Language) -> str:
     return shown.replace(".", ",") if language == "fr" else shown
 
 
+def signed(value: float, language: Language) -> str:
+    """From -1 to 1 with its sign."""
+    shown = f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") if round(value, 2) else "0"
+    return shown.replace(".", ",") if language == "fr" else shown
+
+
 def value_of(measure: Measure | None, value: float | None, language: Language) -> str:
     """A measure's value in its own unit."""
     if value is None:
@@ -149,6 +156,8 @@ def value_of(measure: Measure | None, value: float | None, language: Language) -
             return text("days_ago", language, n=int(value))
         case SurveyAnswers(of="csat"):
             return percent(value / 100, language)
+        case Sentiment():
+            return signed(value, language)
     return number(value, language)
 
 
