@@ -1,4 +1,4 @@
-"""One installation over two databases with two processes of a service: what comes out is what one would have said."""
+"""One installation over two servers with three processes of a service: what comes out is what one would have said."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from devstack.stack import purge
 from services.health import app
 from shared.db import connect
 from shared.db.migrate import migrate
@@ -19,27 +20,29 @@ from shared.errors import Misconfigured
 from tests.support import chaos_run
 from tests.support.bench_worker import Runner, a_database, a_signal, day
 from tests.support.chaos_feed import Feed
-from tests.support.chaos_stack import ChaosStack
+from tests.support.chaos_stack import ChaosStack, until
 from tests.support.stack import ROOT, clean_environment, temporary_home
 
 TIER = chaos_run.Tier("databases", rounds=1, events=2_000, faults=0, accounts=40)
-MEMBERS = {"gateway": 1, "router": 2, "health": 2, "feedback": 1, "qbr": 1, "ops": 2, "voc": 1}
+MEMBERS = {"gateway": 1, "router": 3, "health": 3, "feedback": 1, "qbr": 1, "ops": 3, "voc": 1}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def run() -> AsyncIterator[chaos_run.Run]:
     with temporary_home() as home:
         whole = chaos_run.Run(TIER, 7, home)
-        whole.stack = ChaosStack(home, TIER.partitions, MEMBERS, databases=2)
+        whole.stack = ChaosStack(home, TIER.partitions, MEMBERS, servers=2)
         try:
             await whole.stack.start()
             await whole.stack.until_ready()
             yield whole
         finally:
             await whole.stack.stop()
+            for number in range(2, 2 + len(whole.stack.others)):
+                purge(home / f"server-{number}")
 
 
-async def test_two_databases_and_killed_processes_say_what_the_oracle_says(run: chaos_run.Run) -> None:
+async def test_two_servers_and_killed_processes_say_what_the_oracle_says(run: chaos_run.Run) -> None:
     stack = run.stack
     key = await run._key()
     run.progress.bases.append(run.progress.born)
@@ -48,11 +51,14 @@ async def test_two_databases_and_killed_processes_say_what_the_oracle_says(run: 
     await feed.run(mix.prelude())
     await stack.until_live()
     sendings = mix.sendings(TIER.events)
-    share = 0.3
+    share = 0.0
     feeding = asyncio.create_task(feed.run(sendings, lambda: share))
-    killed = [stack.of("health")[0], stack.of("ops")[0]]
+    killed = [stack.of(service)[number] for number, service in enumerate(("router", "health", "ops"))]
     for member in killed:
+        share += 0.2
         stack.kill(member)
+        await until(lambda member=member: member.starts > 1, f"{member.name} is started again")  # type: ignore[misc]
+    await stack.lose(stack.others[0], 0.5)
     share = 1.0
     await feeding
     await stack.until_ready()
@@ -60,6 +66,9 @@ async def test_two_databases_and_killed_processes_say_what_the_oracle_says(run: 
     run.progress.finished = 1
     await run._look(key)  # raises with every figure and decision that is not the oracle's
     assert all(member.deaths for member in killed)
+    assert stack.store_restarts["postgres-2"] == 1
+    ports = {url.rpartition("/")[0].rpartition(":")[2] for url in stack.database_urls}
+    assert len(ports) == 2, "two servers"
     for url in stack.database_urls:
         connection = await connect(url)
         try:

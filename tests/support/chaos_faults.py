@@ -166,7 +166,7 @@ class Storm:
         return True
 
     async def _lose(self, fault: Fault) -> bool:
-        store = next(store for store in self.stack.stack.stores if store.name == fault.target)
+        store = next(store for store in self.stack.stores if store.name == fault.target)
         await self.stack.lose(store, self.chance.uniform(0.5, 5.0))
         await asyncio.sleep(2.0)
         return True

@@ -24,6 +24,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from cli.supervisor import Backoff, answers_ready
 from devstack import Stack, ports, processes
+from devstack.postgres import Postgres
 from devstack.stack import Store
 from shared.db.migrate import migrate
 from shared.kafka import apply_topics
@@ -76,12 +77,16 @@ class Member:
 
 
 class ChaosStack:
-    """Stores and members of one home. Use it in the main thread: children end with the thread that started them."""
+    """Stores and members of one home. Use it in the main thread: children end with the thread that started them.
 
-    def __init__(self, home: Path, partitions: int, members: Mapping[str, int], databases: int = 1) -> None:
-        self.home, self.partitions, self.databases = home, partitions, databases
+    With several `servers` the workers' databases are on as many PostgreSQL servers, the control database on the first.
+    """
+
+    def __init__(self, home: Path, partitions: int, members: Mapping[str, int], servers: int = 1) -> None:
+        self.home, self.partitions = home, partitions
         env = {name: value for name, value in os.environ.items() if not name.startswith("HUNE_")}
         self.stack = Stack(home, env)
+        self.others = [Postgres(home / f"server-{k}", ports.choose(1)[0]) for k in range(2, servers + 1)]
         self.members: list[Member] = []
         self.store_restarts: Counter[str] = Counter()
         self.gateway_port = 0
@@ -101,9 +106,12 @@ class ChaosStack:
 
     @property
     def database_urls(self) -> tuple[str, ...]:
-        """The workers' databases, the control database first: all on the one server."""
-        first = self.stack.database_url
-        return (first, *(f"{first}_{number}" for number in range(2, self.databases + 1)))
+        """The workers' databases, the control database first."""
+        return (self.stack.database_url, *(server.url for server in self.others))
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        return (*self.stack.stores, *self.others)
 
     @property
     def gateway_url(self) -> str:
@@ -111,9 +119,12 @@ class ChaosStack:
 
     async def start(self) -> None:
         self.stack.start()
-        for url in self.database_urls[1:]:
-            with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-                await self._in(self.database_url, f"create database {url.rpartition('/')[2]}")
+        for number, server in enumerate(self.others, 2):
+            server.name = f"postgres-{number}"
+            server.log.parent.parent.mkdir(exist_ok=True)
+            server.prepare()
+            server.spawn()
+        await until(lambda: all(server.is_ready() for server in self.others), "the other servers serve")
         await migrate(self.database_urls, self.partitions)
         await apply_topics(self.bootstrap_servers, self.partitions)
         count = sum(self._counts.values())
@@ -135,6 +146,8 @@ class ChaosStack:
         for member in self.members:
             if member.process is not None:
                 member.process.wait()
+        for server in self.others:
+            server.stop()
         self.stack.stop()
 
     def add(self, service: str) -> Member:
@@ -173,7 +186,7 @@ class ChaosStack:
             await asyncio.sleep(0.1)
             for member in self.members:
                 self._start_again(member)
-            for store in self.stack.stores:
+            for store in self.stores:
                 if store.exit_code() is not None and store.name not in self._away:
                     self.store_restarts[store.name] += 1
                     store.spawn()
