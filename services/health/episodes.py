@@ -18,6 +18,9 @@ from shared.ids import derived_id
 
 Name = tuple[str, str]
 """A rule and a cause."""
+MOST_IN_A_MONTH = 2
+"""What comes and goes more often than that flaps: it is known by now, and waits until the month is over."""
+MONTH = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,16 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """An episode that is over: the next of its name waits until then, unless it is more severe."""
+    """An episode that is over: the next of its name waits until then, unless it is more severe.
+
+    It is remembered as long as it counts among the `MOST_IN_A_MONTH`.
+    """
 
     rule: str
     cause: str
     severity: Severity
     until: datetime
+    opened_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +126,11 @@ def decide(at: Situation, running: Sequence[Episode], hush: Hush, rules: Rules, 
                 reminded.append(after)
             still.append(after)
     closed = tuple(name for name in hush.closed if name in holding)
-    resting = (*(rest for rest in hush.resting if rest.until > now), *_rests(resolved, rules, now))
+    resting = _resting(resolved, hush.resting, rules, now)
     known = {episode.name for episode in running} | set(closed)
     wanted = {name: found for name, found in holding.items() if found.enters and name not in known}
     doubts, sure = _confirmed(wanted, hush.doubts, rules, at.now.today, baseline=baseline)
-    tired = {(rest.rule, rest.cause): rest.severity for rest in resting}
+    tired = {(rest.rule, rest.cause): rest.severity for rest in resting if rest.until > now}
     opened: list[Episode] = []
     loud = {episode.rule for episode in still} | {rule for rule, _ in closed}
     for name in sorted(sure, key=lambda name: rules.order[name[0]]):
@@ -187,12 +194,26 @@ def _go_on(
     return after
 
 
-def _rests(resolved: Iterable[Episode], rules: Rules, now: datetime) -> list[Rest]:
-    return [
-        Rest(episode.rule, episode.cause, episode.severity, now + timedelta(days=rule.cooldown_days))
-        for episode in resolved
-        if (rule := rules.rules.get(episode.rule)) is not None and rule.enabled and rule.cooldown_days
-    ]
+def _resting(resolved: Iterable[Episode], before: Iterable[Rest], rules: Rules, now: datetime) -> tuple[Rest, ...]:
+    """What rests, what is over by now among it; who came back too often rests until a month after the first time."""
+    kept = [rest for rest in before if rest.until > now or (rest.opened_at or rest.until) > now - MONTH]
+    for episode in resolved:
+        rule = rules.rules.get(episode.rule)
+        if rule is None or not rule.enabled:
+            continue
+        until = now + timedelta(days=rule.cooldown_days)
+        times = [rest.opened_at for rest in kept if (rest.rule, rest.cause) == episode.name and rest.opened_at]
+        lately = sorted(at for at in (*times, episode.opened_at) if at > now - MONTH)
+        if len(lately) >= MOST_IN_A_MONTH:
+            until = max(until, lately[-MOST_IN_A_MONTH] + MONTH)
+        worst = episode.severity
+        for rest in kept:
+            if (rest.rule, rest.cause) == episode.name and rest.until > now:
+                worst = _worst(worst, rest.severity)
+        kept = [rest if (rest.rule, rest.cause) != episode.name else replace(rest, until=min(rest.until, now))
+                for rest in kept]  # fmt: skip
+        kept.append(Rest(episode.rule, episode.cause, worst, until, episode.opened_at))
+    return tuple(kept)
 
 
 def _confirmed(

@@ -123,8 +123,8 @@ def test_a_red_alert_says_what_would_end_it_and_that_it_would() -> None:
     watch.look(daily(120, 1))
     watch.look(daily(120, 40))
     said = the_context(watch, "score_below")
-    assert said.rule == "score_below: enter 40, leave 45, worse at 20 severity critical"
-    assert (said.previous_band, said.band, said.restored_score) == ("green", "red", 45)
+    assert said.rule == "score_below: enter 40, leave 47, worse at 20 severity critical"
+    assert (said.previous_band, said.band, said.restored_score) == ("green", "red", 47)
     assert said.score is not None
     assert said.score < 40
     text = context.restore_in_words(said, "en")

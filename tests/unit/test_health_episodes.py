@@ -34,15 +34,46 @@ def ids(watch: Watch) -> list[str]:
     return [episode.alert_id for episode in watch.memory.open]
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.lists(st.integers(37, 43), min_size=1, max_size=3), min_size=30, max_size=30))
-def test_a_score_that_flaps_around_a_band_for_a_month_rings_twice_at_most(days: list[list[int]]) -> None:
+@st.composite
+def flapping(draw: st.DrawFn) -> tuple[int, list[tuple[float, int]]]:
+    """A centre, and within a month (days ago, score) of which no score is more than 3 points off it."""
+    centre = draw(st.integers(0, 100))
+    near = st.integers(max(0, centre - 3), min(100, centre + 3))
+    times = draw(st.lists(st.floats(0, 30, allow_nan=False), min_size=2, max_size=40, unique=True))
+    return centre, [(ago, draw(near)) for ago in sorted(times, reverse=True)]
+
+
+def _ring(watch: Watch, scores: list[tuple[float, int]]) -> int:
+    for ago, score in scores:
+        watch.look(sponsors(score), ago)
+    return len(watch.opened)
+
+
+@settings(deadline=None, max_examples=60)
+@given(flapping(), st.booleans())
+def test_a_score_that_flaps_around_any_centre_for_a_month_rings_twice_at_most(
+    flap: tuple[int, list[tuple[float, int]]], from_far: bool
+) -> None:
     watch = Watch(Policy(config.parse(HEADCOUNT, Model).model, POLICY.rules, "x"))
-    watch.look(sponsors(60), 31)
-    for ago, scores in zip(range(30, 0, -1), days, strict=True):
-        for number, score in enumerate(scores):
-            watch.look(sponsors(score), ago - number / 10)
-    assert len(watch.opened) <= 2
+    if from_far:
+        watch.look(sponsors(60), 31)
+    assert _ring(watch, flap[1]) <= 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(flapping(), st.integers(1, 99), st.integers(0, 6))
+def test_so_it_does_under_rules_whose_edges_are_as_near_as_one_likes(
+    flap: tuple[int, list[tuple[float, int]]], enter: int, room: int
+) -> None:
+    watch = watching(f"rules: {{red: {{when: score_below, enter: {enter}, leave: {enter + room}}}}}")
+    assert _ring(watch, flap[1]) <= 2
+
+
+def test_what_flapped_may_ring_again_a_month_later() -> None:
+    watch = watching("rules: {red: {when: score_below, enter: 40, leave: 40}}")
+    for number in range(60, 0, -1):
+        watch.look(sponsors(39 if number % 2 else 41), number)
+    assert len(watch.opened) == 4
 
 
 def test_what_must_be_confirmed_opens_on_the_second_of_three_days_and_not_after_one() -> None:
@@ -245,5 +276,6 @@ def test_what_hush_remembers_ends_by_itself() -> None:
         watch.look(sponsors(n), ago)
     assert watch.memory.hush.resting
     assert watch.memory.hush.doubts
-    assert watch.look(sponsors(60), 3).memory.hush == episodes.NOTHING
+    assert watch.look(sponsors(60), 3).memory.hush.doubts == ()
+    assert watch.look(sponsors(60), -30).memory.hush == episodes.NOTHING
     assert domain.Memory().hush == episodes.NOTHING
