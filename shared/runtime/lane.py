@@ -275,7 +275,9 @@ class Lane:
         """After a broken connection only the stored version tells whether COMMIT happened."""
         try:
             async with self.pool.acquire() as connection:
-                stored = await ownership.standing(connection, self.worker.name, attempt.work.owned)
+                stored = await ownership.standing(
+                    connection, self.worker.name, [owned.partition for owned in attempt.work.owned]
+                )
         except Exception as error:
             log.info("PostgreSQL does not answer yet", extra={"error": repr(error)})
             return False

@@ -49,11 +49,19 @@ class Owned:
 
 
 ACQUIRE = """
-    insert into hune.partitions as row (service, partition, epoch, owner)
-    select $1, unnest($2::int[]), 1, $3
+    insert into hune.partitions as row (service, partition, epoch, owner, relays)
+    select $1, unnest($2::int[]), 1, $3, array[$4::text]
     on conflict (service, partition) do update
-       set epoch = row.epoch + 1, owner = excluded.owner, updated_at = now()
-    returning partition, epoch, version, offsets, head, published, clock, live, marks, counts
+       set epoch = row.epoch + 1, owner = excluded.owner, updated_at = now(),
+           relays = array_remove(row.relays, $4::text) || $4::text
+    returning partition, epoch, version, offsets, head, published, clock, live, marks, counts, relays
+"""
+
+FENCED = """
+    update hune.partitions p
+       set relays = array[$4::text]
+      from unnest($2::int[], $3::bigint[]) as mine (partition, epoch)
+     where p.service = $1 and p.partition = mine.partition and p.epoch = mine.epoch
 """
 
 LOCK = """
@@ -79,10 +87,19 @@ SAVE = """
 PEEK = "select partition, epoch, version from hune.partitions where service = $1 and partition = any($2::int[])"
 
 
-async def acquire(db: Connection, service: str, partitions: Sequence[int], owner: str) -> list[Any]:
-    """Take the partitions over: from now on every write of a former owner is refused."""
-    rows: list[Any] = await db.fetch(ACQUIRE, service, sorted(partitions), owner)
+async def acquire(db: Connection, service: str, partitions: Sequence[int], owner: str, relay: str) -> list[Any]:
+    """Take the partitions over: from now on every write of a former owner is refused.
+
+    `relay` is the transactional id that publishes for the new owner; the rows' `relays` are its and those that a
+    former owner may still publish under.
+    """
+    rows: list[Any] = await db.fetch(ACQUIRE, service, sorted(partitions), owner, relay)
     return rows
+
+
+async def fenced(db: Connection, service: str, rows: Sequence[Any], relay: str) -> None:
+    """Nobody but `relay` can publish for these acquired rows any more."""
+    await db.execute(FENCED, service, [row["partition"] for row in rows], [row["epoch"] for row in rows], relay)
 
 
 async def lock(db: Connection, service: str, owned: Sequence[Owned]) -> datetime:
@@ -118,9 +135,9 @@ async def save(db: Connection, service: str, version: int, after: Mapping[int, A
     )
 
 
-async def standing(db: Connection, service: str, owned: Sequence[Owned]) -> dict[int, tuple[int, int]]:
+async def standing(db: Connection, service: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Partition → (epoch, version) as stored: settles whether an unclear COMMIT happened."""
-    rows = await db.fetch(PEEK, service, [o.partition for o in owned])
+    rows = await db.fetch(PEEK, service, partitions)
     return {row["partition"]: (row["epoch"], row["version"]) for row in rows}
 
 

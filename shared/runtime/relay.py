@@ -2,8 +2,11 @@
 
 The position (seq of the last published record) is itself a record, written in the same Kafka transaction
 to a compacted topic: it cannot expire as the offsets of an idle consumer group do, and one read of that
-topic's tail tells a new owner where to go on. A fixed transactional id per (service, partition) fences
-the former owner.
+topic's tail tells a new owner where to go on.
+
+A process publishes for all its partitions in one Kafka transaction at a time, under a transactional id of
+its own. The id stands in the lock rows of its partitions before it publishes for them, so that whoever takes
+one over can fence it; and it asks PostgreSQL what is still its own whenever it got its id back.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -29,10 +33,12 @@ TRANSACTION_TIMEOUT_MS = 30_000
 MOST_RECORDS = 20_000
 MOST_BYTES_IN_HAND = 8 * 1024 * 1024
 TAIL = 64
-# A transaction costs the broker several milliseconds however little is in it, and every partition has its own: the
-# busier the broker, the longer they rest and the more each carries.
-REST_FACTOR = 3
+# A transaction costs the broker several milliseconds however little is in it: the busier the broker, the longer
+# the rest and the more the next one carries.
+REST_FACTOR = 1
+SHORTEST_REST_S = 0.01
 LONGEST_REST_S = 0.25
+STOP_S = 10.0
 
 INSTALLATION = "hune-installation"
 """Header of a position: the installation whose results these are."""
@@ -52,51 +58,17 @@ ReadRows = Callable[[int, int], Awaitable[Rows]]
 
 
 class Relay:
-    """Publishes one partition's outbox; owned by whoever owns the partition."""
+    """One partition's outbox on its way to Kafka: how far it is, and what comes next."""
 
-    def __init__(
-        self,
-        service: str,
-        partition: int,
-        installation: str,
-        bootstrap_servers: str,
-        read_rows: ReadRows,
-        interval: float,
-    ) -> None:
-        self.service, self.partition, self.installation = service, partition, installation
-        self.position = 0
-        self.head = 0
+    def __init__(self, partition: int, epoch: int, position: int, head: int, read_rows: ReadRows) -> None:
+        self.partition, self.epoch, self.position, self.head = partition, epoch, position, head
         self.last_progress = time.monotonic()
-        self._bootstrap_servers = bootstrap_servers
+        self.is_checked = False
+        """Whether the partition was seen to be ours since the producer has its epoch."""
+        self.wake: Callable[[], None] = lambda: None
         self._read_rows = read_rows
-        self._interval = interval
-        self._producer: AIOKafkaProducer | None = None
         self._hand: deque[tuple[int, int, list[Outgoing]]] = deque()  # (first seq, bytes, records)
         self._hand_bytes = 0
-        self._wake = asyncio.Event()
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def key(self) -> bytes:
-        return f"{self.service}/{self.partition}".encode()
-
-    async def fence(self) -> None:
-        """Start the producer: an open transaction of a former owner is aborted, its next one refused."""
-        await self._close_producer()
-        producer = AIOKafkaProducer(
-            **producer_options(self._bootstrap_servers),
-            transactional_id=f"{topics.PREFIX}.relay.{self.service}.{self.partition}",
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-        )
-        await producer.start()
-        self._producer = producer
-
-    def begin(self, position: int, head: int) -> None:
-        """Go on after `position`; `head` is the newest seq in the outbox."""
-        self.position, self.head = position, head
-        self._task = asyncio.create_task(self._run(), name=f"relay {self.service}/{self.partition}")
-        self._wake.set()
 
     def offer(self, first_seq: int, records: list[Outgoing]) -> None:
         """Hand over what was just committed; the table stays the truth if memory is short."""
@@ -107,7 +79,7 @@ class Relay:
         if self._hand_bytes + size <= MOST_BYTES_IN_HAND:
             self._hand.append((first_seq, size, records))
             self._hand_bytes += size
-        self._wake.set()
+        self.wake()
 
     @property
     def behind(self) -> int:
@@ -118,60 +90,23 @@ class Relay:
         """Seconds since the last sign of life: a publication, or an attempt that Kafka itself refused."""
         return time.monotonic() - self.last_progress
 
-    async def stop(self) -> None:
-        """Finish the transaction in hand, then let go."""
-        self._stopping = True
-        self._wake.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=10)
-            self._task.cancel()
-        await self._close_producer()
-
-    async def _run(self) -> None:
-        delay = 0.1
-        while not self._stopping:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                while self.behind and not self._stopping:
-                    began = time.monotonic()
-                    await self._publish(await self._next_rows())
-                    delay = 0.1
-                    took = time.monotonic() - began
-                    await asyncio.sleep(min(max(self._interval, REST_FACTOR * took), LONGEST_REST_S))
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                if self._stopping:
-                    return
-                log.warning(
-                    "relay starts over",
-                    extra={"service": self.service, "partition": self.partition, "error": repr(error)},
-                )
-                self.last_progress = time.monotonic()
-                metrics.RELAY_RESTARTS.labels(self.service).inc()
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
-                await self._start_over()
-                self._wake.set()
-
-    async def _start_over(self) -> None:
-        """A producer that failed is dead in aiokafka: fence it with a new one and read how far it came."""
+    def starts_over(self, position: int | None) -> None:
+        """Trust nothing that was known; go on where Kafka says that we are."""
+        self.is_checked = False
         self._hand.clear()
         self._hand_bytes = 0
-        try:
-            await self.fence()
-            found = await read_positions(self._bootstrap_servers, self.service, [self.partition])
-            if self.partition in found:
-                self.position = found[self.partition].seq
-        except Exception as error:
-            log.warning("relay could not start over", extra={"partition": self.partition, "error": repr(error)})
-            await self._close_producer()
+        if position is not None:
+            self.position = position
 
-    async def _next_rows(self) -> Rows:
+    def published(self, position: int) -> None:
+        self.position = position
+        self.last_progress = time.monotonic()
+
+    async def next_rows(self, most: int) -> Rows:
+        """The rows that follow the position, from hand if they are there."""
         rows: Rows = []
         count, after = 0, self.position
-        while self._hand and count < MOST_RECORDS:
+        while self._hand and count < most:
             first, size, records = self._hand[0]
             if first > after + 1:
                 break
@@ -181,25 +116,151 @@ class Relay:
                 rows.append((first, records))
                 count += len(records)
                 after += len(records)
-        return rows or await self._read_rows(self.position, MOST_RECORDS)
-
-    async def _publish(self, rows: Rows) -> None:
+        rows = rows or await self._read_rows(self.position, most)
         if not rows:
             raise RuntimeError(f"outbox rows after {self.position} are gone, head is {self.head}")
         if rows[0][0] != self.position + 1:
             raise RuntimeError(f"outbox goes on at {rows[0][0]}, not at {self.position + 1}")
-        producer = self._producer
-        if producer is None:
-            raise RuntimeError("no producer")
-        last = rows[-1][0] + len(rows[-1][1]) - 1
+        return rows
+
+
+class Publisher:
+    """Publishes the outboxes of this process's partitions, one Kafka transaction at a time."""
+
+    def __init__(
+        self,
+        service: str,
+        installation: str,
+        bootstrap_servers: str,
+        still_ours: Callable[[Sequence[Relay]], Awaitable[set[int]]],
+    ) -> None:
+        self.service, self.installation = service, installation
+        self.transactional_id = f"{topics.PREFIX}.relay.{service}.{uuid4().hex}"
+        self._bootstrap_servers = bootstrap_servers
+        self._still_ours = still_ours
+        self._relays: dict[int, Relay] = {}
+        self._producer: AIOKafkaProducer | None = None
+        self._transaction = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def positions(self, partitions: Sequence[int]) -> dict[int, Position]:
+        """How far these are on Kafka, read while nothing of ours is open; their former owners are fenced before."""
+        async with self._transaction:
+            if self._producer is None:
+                await self._start_over()
+            return await read_positions(self._bootstrap_servers, self.service, partitions)
+
+    def add(self, relay: Relay) -> None:
+        """Publish for a partition from now on; our transactional id stands in its lock row."""
+        self._relays[relay.partition] = relay
+        relay.wake = self._wake.set
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"relay {self.service}")
+        self._wake.set()
+
+    async def remove(self, relays: Collection[Relay]) -> None:
+        """Publish no more for these; what is in hand for them is finished, but not waited for for ever."""
+        gone = [relay for relay in relays if self._relays.get(relay.partition) is relay]
+        for relay in gone:
+            del self._relays[relay.partition]
+        if gone:
+            try:
+                async with asyncio.timeout(STOP_S), self._transaction:
+                    pass
+            except TimeoutError:
+                log.warning("a transaction is still open while its partitions go", extra={"service": self.service})
+
+    async def stop(self) -> None:
+        """Finish the transaction in hand, then let go."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=STOP_S)
+            self._task.cancel()
+        await self._close_producer()
+
+    async def _run(self) -> None:
+        delay = 0.1
+        while not self._stopping:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while not self._stopping and any(relay.behind for relay in self._relays.values()):
+                    began = time.monotonic()
+                    async with self._transaction:
+                        if self._producer is None:
+                            await self._start_over()
+                        await self._check()
+                        await self._publish()
+                    delay = 0.1
+                    took = time.monotonic() - began
+                    await asyncio.sleep(min(max(SHORTEST_REST_S, REST_FACTOR * took), LONGEST_REST_S))
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if self._stopping:
+                    return
+                log.warning("relay starts over", extra={"service": self.service, "error": repr(error)})
+                metrics.RELAY_RESTARTS.labels(self.service).inc()
+                await self._close_producer()
+                for relay in self._relays.values():
+                    relay.last_progress = time.monotonic()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                self._wake.set()
+
+    async def _start_over(self) -> None:
+        """A producer that failed is dead in aiokafka: a new one ends what it had open."""
+        producer, relays = _producer(self._bootstrap_servers, self.transactional_id), list(self._relays.values())
+        try:
+            await producer.start()
+            found: dict[int, Position] = {}
+            if relays:
+                places = sorted(relay.partition for relay in relays)
+                found = await read_positions(self._bootstrap_servers, self.service, places)
+        except BaseException:
+            await _stop(producer)
+            raise
+        self._producer = producer
+        for relay in relays:
+            relay.starts_over(found[relay.partition].seq if relay.partition in found else None)
+
+    async def _check(self) -> None:
+        """Leave what is not ours any more: who takes a partition over after this look fences the producer we have."""
+        unchecked = [relay for relay in self._relays.values() if not relay.is_checked]
+        if not unchecked:
+            return
+        ours = await self._still_ours(unchecked)
+        for relay in unchecked:
+            relay.is_checked = relay.partition in ours
+            if not relay.is_checked and self._relays.get(relay.partition) is relay:
+                del self._relays[relay.partition]
+
+    async def _publish(self) -> None:
+        """What waits, in one transaction; those that have waited longest come first."""
+        ready = (relay for relay in self._relays.values() if relay.behind and relay.is_checked)
+        waiting = sorted(ready, key=lambda relay: relay.last_progress)
+        batches: dict[tuple[str, int], list[Any]] = {}
+        ends: list[tuple[Relay, int]] = []
+        producer, now_ms, count = self._producer, int(time.time() * 1000), 0
+        assert producer is not None, "a producer was started"
+        for relay in waiting:
+            if count >= MOST_RECORDS:
+                break
+            rows = await relay.next_rows(MOST_RECORDS - count)
+            for _, records in rows:
+                for record in records:
+                    _append(producer, batches, record, now_ms)
+                count += len(records)
+            last = rows[-1][0] + len(rows[-1][1]) - 1
+            _append(producer, batches, self._position_record(relay.partition, last), now_ms)
+            ends.append((relay, last))
+        if not ends:
+            return
         reach("before_publish")
         await producer.begin_transaction()
-        batches: dict[tuple[str, int], list[Any]] = {}
-        now_ms = int(time.time() * 1000)
-        for _, records in rows:
-            for record in records:
-                _append(producer, batches, record, now_ms)
-        _append(producer, batches, self._position_record(last), now_ms)
         sent = []
         for (topic, partition), builders in batches.items():
             for builder in builders:
@@ -210,23 +271,47 @@ class Relay:
         reach("between_stores")
         await producer.commit_transaction()
         reach("after_kafka_commit")
-        metrics.RELAYED.labels(self.service).inc(last - self.position)
-        self.position = last
-        self.last_progress = time.monotonic()
+        metrics.RELAYED.labels(self.service).inc(count)
+        for relay, last in ends:
+            relay.published(last)
 
-    def _position_record(self, position: int) -> Outgoing:
-        topic = topics.POSITIONS[self.service].name
+    def _position_record(self, partition: int, position: int) -> Outgoing:
+        topic, key = topics.POSITIONS[self.service].name, f"{self.service}/{partition}".encode()
         headers = [(INSTALLATION, self.installation.encode())]
-        return Outgoing(topic, self.partition, self.key, str(position).encode(), headers)
+        return Outgoing(topic, partition, key, str(position).encode(), headers)
 
     async def _close_producer(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
+        if producer is not None:
+            await _stop(producer)
+
+
+async def fence(bootstrap_servers: str, transactional_ids: Collection[str]) -> None:
+    """End what these have open, and refuse what they still send."""
+
+    async def end(transactional_id: str) -> None:
+        producer = _producer(bootstrap_servers, transactional_id)
         try:
-            await asyncio.wait_for(producer.stop(), 5)
-        except Exception as error:
-            log.info("producer did not stop cleanly", extra={"error": repr(error)})
+            await producer.start()
+        finally:
+            await _stop(producer)
+
+    await asyncio.gather(*(end(transactional_id) for transactional_id in transactional_ids))
+
+
+def _producer(bootstrap_servers: str, transactional_id: str) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        **producer_options(bootstrap_servers),
+        transactional_id=transactional_id,
+        transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+    )
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    try:
+        await asyncio.wait_for(producer.stop(), 5)
+    except Exception as error:
+        log.info("producer did not stop cleanly", extra={"error": repr(error)})
 
 
 def _append(

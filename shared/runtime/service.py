@@ -30,7 +30,7 @@ from shared.runtime import fetching, ownership
 from shared.runtime.api import Worker
 from shared.runtime.lane import Lane
 from shared.runtime.ownership import Owned
-from shared.runtime.relay import Position, Relay, Rows, read_positions
+from shared.runtime.relay import Position, Publisher, ReadRows, Relay, Rows, fence
 from shared.runtime.seen import Seen
 from shared.runtime.wire import Record, signal_reader, unpack
 from shared.settings import Settings
@@ -43,7 +43,6 @@ BARRIER_S = 5.0
 STANDSTILL_S = 60.0
 NOWHERE = Position(0, None)
 UNOWNED_S = 60.0
-RELAY_INTERVAL_S = 0.02
 OBSERVE_S = 2.0
 ACCESS_S = 30.0
 """aiokafka tries for ever, and says nothing, when a password holds no more."""
@@ -53,7 +52,6 @@ READ_OUTBOX = """
      where service = $1 and partition = $2 and last_seq > $3
      order by last_seq limit 100
 """
-OUTBOX_START = "select min(first_seq) from hune.outbox where service = $1 and partition = $2 and last_seq > $3"
 HELD = "select count(*) from hune.quarantine where service = $1 and state <> 'applied'"
 
 
@@ -83,6 +81,7 @@ class Runtime:
         self._assigned: set[int] = set()
         self._generation = 0
         self._installation = ""
+        self._publisher: Publisher
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._unowned_since: float | None = None
         self._aside: set[asyncio.Task[None]] = set()
@@ -187,6 +186,9 @@ class Runtime:
             raise
         installation.check(rows, self.settings)
         self._installation = str(next(iter(rows.values()))["id"])
+        self._publisher = Publisher(
+            self.worker.name, self._installation, self.settings.kafka_bootstrap_servers, self._still_ours
+        )
         reader = self.worker.read or signal_reader(self.worker.fast)
         for number, pool in enumerate(self._pools):
             lane = Lane(self.worker, pool, reader, self.settings.partitions, number)
@@ -214,8 +216,7 @@ class Runtime:
         lanes = [task for task in self._tasks if task.get_name() != "watchdog"]
         if lanes:
             await asyncio.wait(lanes, timeout=10)
-        owned = [o for lane in self.lanes for o in lane.owned.values()]
-        await asyncio.gather(*(o.relay.stop() for o in owned), return_exceptions=True)
+        await self._publisher.stop()
         await self.broker.stop()
         if self._beside is not None:
             await asyncio.wait([self._beside], timeout=10)
@@ -257,7 +258,7 @@ class Runtime:
             self._acquiring.cancel()
         for lane in self.lanes:
             gone = await lane.remove(sorted(partitions), BARRIER_S)
-            await asyncio.gather(*(owned.relay.stop() for owned in gone), return_exceptions=True)
+            await self._publisher.remove([owned.relay for owned in gone])
 
     def assigned(self, tps: Iterable[TopicPartition]) -> None:
         metrics.REBALANCES.labels(self.worker.name).inc()
@@ -276,7 +277,7 @@ class Runtime:
 
     async def _after_loss(self, gone: Sequence[Owned], generation: int) -> None:
         """Publish no more; take back at once what nobody else has taken: our own COMMIT came late."""
-        await asyncio.gather(*(owned.relay.stop() for owned in gone), return_exceptions=True)
+        await self._publisher.remove([owned.relay for owned in gone])
         ours = await self._standing(gone)
         if len(ours) < len(gone) or self._stopping or generation != self._generation or not ours <= self._assigned:
             return
@@ -287,16 +288,21 @@ class Runtime:
             self._subscriber.consumer.pause(*(TopicPartition(topic, p) for topic in reads for p in ours))
             self._acquiring = asyncio.create_task(self._guard(self._acquire(generation)), name="acquire")
 
-    async def _standing(self, gone: Sequence[Owned]) -> set[int]:
+    async def _still_ours(self, some: Sequence[Owned] | Sequence[Relay]) -> set[int]:
         """The partitions among these whose epoch is still ours."""
+        stored: dict[int, tuple[int, int]] = {}
+        for index, pool in enumerate(self._pools):
+            here = [one.partition for one in some if one.partition % len(self._pools) == index]
+            if here:
+                async with pool.acquire() as connection:
+                    stored |= await ownership.standing(connection, self.worker.name, here)
+        return {one.partition for one in some if stored[one.partition][0] == one.epoch}
+
+    async def _standing(self, gone: Sequence[Owned]) -> set[int]:
+        """The partitions among these whose epoch is still ours, once PostgreSQL says so."""
         while not self._stopping:
             try:
-                stored: dict[int, tuple[int, int]] = {}
-                for index, pool in enumerate(self._pools):
-                    here = [owned for owned in gone if owned.partition % len(self._pools) == index]
-                    async with pool.acquire() as connection:
-                        stored |= await ownership.standing(connection, self.worker.name, here)
-                return {owned.partition for owned in gone if stored[owned.partition][0] == owned.epoch}
+                return await self._still_ours(gone)
             except Exception as error:
                 log.info("PostgreSQL does not answer yet", extra={"error": repr(error)})
                 await asyncio.sleep(1)
@@ -321,29 +327,30 @@ class Runtime:
                 delay = min(delay * 2, 2.0)
 
     async def _acquire_in(self, lane: Lane, pool: database.Pool, partitions: list[int], generation: int) -> None:
-        relays = {partition: self._relay(pool, partition) for partition in partitions}
-        try:
-            async with pool.acquire() as connection, connection.transaction():
-                rows = await ownership.acquire(connection, self.worker.name, partitions, self._owner)
-            if self.worker.writes:
-                await asyncio.gather(*(relay.fence() for relay in relays.values()))
-                found = await read_positions(self.settings.kafka_bootstrap_servers, self.worker.name, partitions)
-            else:
-                found = {}
-            for row in rows:
-                self._check_position(row, found.get(row["partition"], NOWHERE))
-            starts = await self._where_to_start(rows)
-        except BaseException:
-            await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
-            raise
+        name, relay, found = self.worker.name, self._publisher.transactional_id, {}
+        async with pool.acquire() as connection, connection.transaction():
+            rows = await ownership.acquire(connection, name, partitions, self._owner, relay)
+        if self.worker.writes:
+            former = {other for row in rows for other in row["relays"]} - {relay}
+            await fence(self.settings.kafka_bootstrap_servers, former)
+            found = await self._publisher.positions(partitions)
+            if former:
+                async with pool.acquire() as connection:
+                    await ownership.fenced(connection, name, rows, relay)
+        for row in rows:
+            self._check_position(row, found.get(row["partition"], NOWHERE))
+        starts = await self._where_to_start(rows)
         if generation != self._generation or not set(partitions) <= self._assigned:
-            await asyncio.gather(*(relay.stop() for relay in relays.values()), return_exceptions=True)
             return
         for row in rows:
-            self._own(lane, row, relays[row["partition"]], found.get(row["partition"], NOWHERE).seq, starts)
+            partition = row["partition"]
+            self._own(lane, row, found.get(partition, NOWHERE).seq, _rows_of(pool, name, partition), starts)
 
-    def _own(self, lane: Lane, row: Any, relay: Relay, position: int, starts: Mapping[TopicPartition, int]) -> None:
+    def _own(
+        self, lane: Lane, row: Any, position: int, read_rows: ReadRows, starts: Mapping[TopicPartition, int]
+    ) -> None:
         partition = row["partition"]
+        relay = Relay(partition, row["epoch"], max(position, 0), row["head"], read_rows)
         owned = Owned(
             partition=partition,
             epoch=row["epoch"],
@@ -363,7 +370,8 @@ class Runtime:
             ),
             relay=relay,
         )
-        relay.begin(max(position, 0), owned.head)
+        if self.worker.writes:
+            self._publisher.add(relay)
         consumer = self._subscriber.consumer
         here = [TopicPartition(topic.name, partition) for topic in self.worker.reads]
         for tp in here:
@@ -433,21 +441,6 @@ class Runtime:
                     f"{offset}: Kafka was set back; restore it, or start both stores empty"
                 )
         return begin
-
-    def _relay(self, pool: database.Pool, partition: int) -> Relay:
-        async def read_rows(after: int, most: int) -> Rows:
-            rows: Rows = []
-            count = 0
-            async with pool.acquire() as connection:
-                for row in await connection.fetch(READ_OUTBOX, self.worker.name, partition, after):
-                    rows.append((row["first_seq"], unpack(row["records"])))
-                    count += len(rows[-1][1])
-                    if count >= most:
-                        break
-            return rows
-
-        bootstrap_servers = self.settings.kafka_bootstrap_servers
-        return Relay(self.worker.name, partition, self._installation, bootstrap_servers, read_rows, RELAY_INTERVAL_S)
 
     # -- watching -------------------------------------------------------------------------------
 
@@ -538,6 +531,23 @@ class Runtime:
                 if ends[tp] > position == self._position_now(topic.name, o.partition):
                     log.critical("records wait and none is fetched", extra={"worker": name, "partition": o.partition})
                     os._exit(70)
+
+
+def _rows_of(pool: database.Pool, service: str, partition: int) -> ReadRows:
+    """A reader of one partition's outbox."""
+
+    async def read_rows(after: int, most: int) -> Rows:
+        rows: Rows = []
+        count = 0
+        async with pool.acquire() as connection:
+            for row in await connection.fetch(READ_OUTBOX, service, partition, after):
+                rows.append((row["first_seq"], unpack(row["records"])))
+                count += len(rows[-1][1])
+                if count >= most:
+                    break
+        return rows
+
+    return read_rows
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -29,7 +29,7 @@ from shared.kafka import producer_options
 from shared.runtime import lane as lanes
 from shared.runtime import relay as relays
 from shared.runtime import service as services
-from shared.runtime.relay import Position, Relay, read_positions
+from shared.runtime.relay import Position, Publisher, read_positions
 from shared.runtime.service import Runtime
 from shared.runtime.wire import ROUTER_PARTITION, Outgoing, event_headers
 from tests.support.lab import (
@@ -346,11 +346,11 @@ async def test_a_relay_that_dies_after_its_kafka_commit_publishes_nothing_twice(
 async def test_results_left_in_the_outbox_are_published_by_the_next_owner_in_order(
     hands: Hands, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(self: Relay, rows: Any) -> None:
+    async def never(self: Publisher) -> None:
         raise RuntimeError("Kafka is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Relay, "_publish", never)
+        patched.setattr(Publisher, "_publish", never)
         async with ledger.running():
             sent = []
             for n in range(5):
