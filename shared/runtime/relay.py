@@ -39,6 +39,8 @@ REST_FACTOR = 1
 SHORTEST_REST_S = 0.01
 LONGEST_REST_S = 0.25
 STOP_S = 10.0
+FIRST_DELAY_S = 0.1
+"""Before it starts over; twice as long each time."""
 
 INSTALLATION = "hune-installation"
 """Header of a position: the installation whose results these are."""
@@ -182,7 +184,7 @@ class Publisher:
         await self._close_producer()
 
     async def _run(self) -> None:
-        delay = 0.1
+        delay = FIRST_DELAY_S
         while not self._stopping:
             await self._wake.wait()
             self._wake.clear()
@@ -194,7 +196,7 @@ class Publisher:
                             await self._start_over()
                         await self._check()
                         await self._publish()
-                    delay = 0.1
+                    delay = FIRST_DELAY_S
                     took = time.monotonic() - began
                     await asyncio.sleep(min(max(SHORTEST_REST_S, REST_FACTOR * took), LONGEST_REST_S))
             except asyncio.CancelledError:

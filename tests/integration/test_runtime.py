@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from shared.kafka import producer_options
 from shared.runtime import lane as lanes
 from shared.runtime import relay as relays
 from shared.runtime import service as services
-from shared.runtime.relay import Position, Publisher, read_positions
+from shared.runtime.relay import Position, Publisher, Relay, Rows, fence, read_positions
 from shared.runtime.service import Runtime
 from shared.runtime.wire import ROUTER_PARTITION, Outgoing, event_headers
 from tests.support.lab import (
@@ -366,6 +366,49 @@ async def test_results_left_in_the_outbox_are_published_by_the_next_owner_in_ord
         await ledger.settled(hands)
         assert await results_of(hands, ledger) == sent
         assert await ledger.pool.fetchval("select count(*) from hune.outbox where service = $1", ledger.name) == 0
+
+
+async def test_a_former_owner_that_wakes_in_the_middle_of_its_commit_publishes_nothing(
+    hands: Hands, ledger: Ledger
+) -> None:
+    place, epoch, asked = 1, 1, 0
+    records = [Outgoing(ledger.writes.name, place, b"k", b'{"request_id":"%d"}' % n, []) for n in range(10)]
+
+    async def read_rows(after: int, most: int) -> Rows:
+        return [(after + 1, records[after:])]
+
+    async def still_ours(some: Sequence[Relay]) -> set[int]:
+        nonlocal asked
+        asked += 1
+        return {relay.partition for relay in some if relay.epoch == epoch}
+
+    former, owner = (Publisher(ledger.name, "lab", hands.bootstrap_servers, still_ours) for _ in range(2))
+    assert await former.positions([place]) == {}
+    assert former._producer is not None
+    commit, stalled, goes_on = former._producer.commit_transaction, asyncio.Event(), asyncio.Event()
+
+    async def late() -> None:
+        stalled.set()
+        await goes_on.wait()
+        await commit()
+
+    former._producer.commit_transaction = late
+    former.add(Relay(place, 1, 0, len(records), read_rows))
+    await stalled.wait()
+    epoch = 2
+    await fence(hands.bootstrap_servers, [former.transactional_id])
+    assert await owner.positions([place]) == {}, "what the former owner had open is ended"
+    owner.add(mine := Relay(place, 2, 0, len(records), read_rows))
+    before = asked
+    goes_on.set()
+
+    async def gone() -> bool:
+        return not former._relays and not mine.behind
+
+    await eventually(gone)
+    assert asked > before, "it asked whether the partition is still its own"
+    await asyncio.gather(former.stop(), owner.stop())
+    assert await results_of(hands, ledger) == [str(n) for n in range(10)]
 
 
 async def test_the_last_position_is_found_behind_any_number_of_markers(hands: Hands, ledger: Ledger) -> None:
