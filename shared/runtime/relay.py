@@ -143,9 +143,15 @@ class Publisher:
         self._relays: dict[int, Relay] = {}
         self._producer: AIOKafkaProducer | None = None
         self._transaction = asyncio.Lock()
+        self._opened_at: float | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def open_for(self) -> float:
+        """Seconds since the transaction in hand began; 0 without one."""
+        return 0.0 if self._opened_at is None else time.monotonic() - self._opened_at
 
     async def positions(self, partitions: Sequence[int]) -> dict[int, Position]:
         """How far these are on Kafka, read while nothing of ours is open; their former owners are fenced before."""
@@ -192,10 +198,14 @@ class Publisher:
                 while not self._stopping and any(relay.behind for relay in self._relays.values()):
                     began = time.monotonic()
                     async with self._transaction:
-                        if self._producer is None:
-                            await self._start_over()
-                        await self._check()
-                        await self._publish()
+                        self._opened_at = began
+                        try:
+                            if self._producer is None:
+                                await self._start_over()
+                            await self._check()
+                            await self._publish()
+                        finally:
+                            self._opened_at = None
                     delay = FIRST_DELAY_S
                     took = time.monotonic() - began
                     await asyncio.sleep(min(max(SHORTEST_REST_S, REST_FACTOR * took), LONGEST_REST_S))

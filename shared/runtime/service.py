@@ -491,21 +491,22 @@ class Runtime:
             log.debug("quarantined and parked records not counted", extra={"error": repr(error)})
 
     def _end_if_unowned(self) -> None:
-        """Assigned by the group but not owned, and nobody is acquiring: something is wrong with us."""
+        """Assigned by the group but not owned, and nobody is acquiring, or never heard of by the group at all."""
         owned = {partition for lane in self.lanes for partition in lane.owned}
         acquiring = self._acquiring is not None and not self._acquiring.done()
-        if self._assigned <= owned or acquiring:
+        if self._generation and (self._assigned <= owned or acquiring):
             self._unowned_since = None
             return
         since = self._unowned_since = self._unowned_since or time.monotonic()
         if time.monotonic() - since > UNOWNED_S:
-            log.critical("partitions are assigned but lost", extra={"partitions": sorted(self._assigned - owned)})
+            said = "partitions are assigned but lost" if self._generation else "the group never let us in"
+            log.critical(said, extra={"worker": self.worker.name, "partitions": sorted(self._assigned - owned)})
             os._exit(70)
 
     def _end_if_standing_still(self, owned: Sequence[Owned]) -> None:
         """A clean process is the cure for a client library that has stopped for good."""
         stuck = [o.partition for o in owned if o.relay.behind and o.relay.stuck_for > STANDSTILL_S]
-        if stuck:
+        if stuck or self._publisher.open_for > STANDSTILL_S:
             log.critical("results wait and none is published", extra={"partitions": stuck})
             os._exit(70)
 

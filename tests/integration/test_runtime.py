@@ -411,6 +411,36 @@ async def test_a_former_owner_that_wakes_in_the_middle_of_its_commit_publishes_n
     assert await results_of(hands, ledger) == [str(n) for n in range(10)]
 
 
+async def test_a_process_that_the_group_never_lets_in_ends(
+    hands: Hands, ledger: Ledger, exits: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(services, "UNOWNED_S", 0.1)
+    monkeypatch.setattr(services, "OBSERVE_S", 0.1)
+    runtime = Runtime(ledger.worker(), ledger.settings)
+    await runtime.prepare()  # and its client never comes to anything
+    try:
+        await eventually(lambda: asyncio.sleep(0, bool(exits)))
+        assert "the group never let us in" in caplog.text
+    finally:
+        await runtime.stop()
+
+
+async def test_a_transaction_that_never_ends_ends_the_process(
+    hands: Hands, ledger: Ledger, exits: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(self: Publisher) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(services, "STANDSTILL_S", 0.5)
+    monkeypatch.setattr(services, "OBSERVE_S", 0.1)
+    monkeypatch.setattr(relays, "STOP_S", 0.1)
+    monkeypatch.setattr(Publisher, "_publish", never)
+    async with ledger.running():
+        await feed(hands, ledger, 3, 0)
+        await eventually(lambda: asyncio.sleep(0, bool(exits)))
+    assert "none is published" in caplog.text
+
+
 async def test_the_last_position_is_found_behind_any_number_of_markers(hands: Hands, ledger: Ledger) -> None:
     topic, key = topics.POSITIONS[ledger.name].name, f"{ledger.name}/0".encode()
     async with AIOKafkaProducer(
