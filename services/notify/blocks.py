@@ -35,8 +35,8 @@ def of_card(card: Card, console_url: str = "", note: str = "") -> Message:
     facts = [_text(f"{name}\n{value}", FIELD) for name, value in card.facts[:FIELDS]]
     if facts:
         blocks.append({"type": "section", "fields": facts})
-    if card.moved:
-        blocks.append(_section(wording.label("moved", card.moved, language)))
+    if card.reasons:
+        blocks.append(_section("\n".join(wording.label(name, value, language) for name, value in card.reasons)))
     if card.evidence:
         blocks.append(
             _section("\n".join([f"{wording.word('evidence', language)}", *(f"• {line}" for line in card.evidence)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from services.notify import wording
-from services.notify.episodes import Account, Episode, rank
+from services.notify.episodes import Account, Episode, Remedy, rank
 from services.notify.settings import Language
 from services.notify.text import one_line
 
@@ -31,7 +32,8 @@ class Card:
 
     @property
     def name(self) -> str:
-        return self.account.name or self.account.account_id
+        context = self.episode.context
+        return self.account.name or (context and context.name) or self.account.account_id
 
     @property
     def sign(self) -> str:
@@ -50,7 +52,7 @@ class Card:
     def status(self) -> list[str]:
         """How the episode stands: its rule, its times, who took it."""
         episode, say = self.episode, self._say
-        lines = [wording.word(episode.severity, self.language), say("rule", rule=one_line(episode.rule))]
+        lines = [wording.word(episode.severity, self.language), say("rule", rule=self._rule())]
         lines.append(say("opened", at=self._moment(episode.opened_at)))
         if episode.acknowledged_by:
             lines.append(say("acknowledged", by=one_line(episode.acknowledged_by)))
@@ -63,22 +65,63 @@ class Card:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """Label and value of what is known of the account."""
-        account, language = self.account, self.language
-        found = [("score", self.score), ("arr", account.arr and wording.money(account.arr, language))]
+        """Label and value of what is known of the account: what its results said last, else what the alert said."""
+        account, context, language = self.account, self.episode.context, self.language
+        arr, notice_on = account.arr or (context and context.arr), account.notice_on or (context and context.notice_on)
+        found = [("score", self.score), ("arr", arr and wording.money(arr, language))]
         today = self.now.astimezone(self.zone).date()
-        found.append(("notice", account.notice_on and wording.day_from(account.notice_on, today, language)))
-        found += [("segment", account.segment), ("stage", account.stage), ("owner", account.owner)]
-        found += [("touch", self._touch()), ("measured", self._measured())]
+        found.append(("notice", notice_on and wording.day_from(notice_on, today, language)))
+        found += [("segment", account.segment or (context and context.segment)), ("stage", account.stage)]
+        found += [("owner", account.owner or (context and context.owner)), ("touch", self._touch())]
+        found += [("call", self._whom_to_call()), ("measured", self._measured())]
         return [(wording.word(name, language), one_line(value)) for name, value in found if value]
 
     @property
     def score(self) -> str | None:
-        """`72 amber → 38 red` when the episode came with that change, else the latest score."""
-        change, account = self.account.change_for(self.episode), self.account
+        """`72 amber → 38 red` when the alert or its change of score said so, else the latest score."""
+        change, account, context = self.account.change_for(self.episode), self.account, self.episode.context
         if change is not None and change.before is not None and change.after is not None:
             return f"{change.before} {self._band(change.before_band)} → {change.after} {self._band(change.after_band)}"
+        if context is not None and context.score is not None:
+            now = f"{context.score} {self._band(context.band)}"
+            if context.previous_score is None or context.previous_score == context.score:
+                return now
+            return f"{context.previous_score} {self._band(context.previous_band)} → {now}"
         return f"{account.score} {self._band(account.band)}" if account.score is not None else None
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """Label and words of what moved the score, what weighs on it, and the least that would lift it again."""
+        score = self.episode.context.restored_score if self.episode.context else None
+        found = [("moved", self.moved), ("weighs", self.weighs), ("restore", self.restore)]
+        return [(self._say(name, score=score), value) for name, value in found if value]
+
+    @property
+    def weighs(self) -> str | None:
+        """The measures that cost the score most, each with its value and the points it costs; then caps."""
+        context, language = self.episode.context, self.language
+        if context is None:
+            return None
+        said = [
+            f"{one_line(part.label)} {one_line(part.value)} ({wording.points(-part.lost, language)})"
+            for part in context.parts[:MOST_PARTS]
+        ]
+        said += [self._say("cap", cap=one_line(name.replace("_", " "))) for name in context.caps]
+        return ", ".join(said) or None
+
+    @property
+    def restore(self) -> str | None:
+        """The smallest change that ends the episode or lifts the band, and the score it would come to."""
+        context = self.episode.context
+        if context is None or not context.restore or context.restored_score is None or not self.episode.is_open:
+            return None
+        return ", ".join(map(self._step, context.restore))
+
+    def _step(self, step: Remedy) -> str:
+        label = one_line(step.label)
+        if step.to_value is not None:
+            return f"{label} {one_line(step.value)} → {one_line(step.to_value)}"
+        return self._say("to_points", label=label, now=math.floor(step.points), to=math.ceil(step.to_points))
 
     @property
     def moved(self) -> str | None:
@@ -94,8 +137,19 @@ class Card:
         """What the rule saw, a line each; the quote as it was said."""
         return list(evidence_lines(self.episode.evidence, self.language))
 
+    def _rule(self) -> str:
+        context, name = self.episode.context, one_line(self.episode.rule)
+        return f"{name} ({one_line(context.rule)})" if context is not None and context.rule else name
+
+    def _whom_to_call(self) -> str | None:
+        context = self.episode.context
+        people = context.contacts if context is not None else ()
+        return ", ".join(f"{id} ({wording.word(role, self.language)})" if role else id for id, role in people) or None
+
     def _touch(self) -> str | None:
-        touch = self.account.touch
+        context = self.episode.context
+        known = (self.account.touch, context.touch if context is not None else None)
+        touch = max((one for one in known if one is not None), key=lambda one: one.at, default=None)
         if touch is None:
             return None
         said = f"{touch.at.astimezone(self.zone):%Y-%m-%d}"
@@ -104,8 +158,8 @@ class Card:
         return self._say("via", what=said, channel=touch.channel) if touch.channel else said
 
     def _measured(self) -> str | None:
-        change = self.account.change_for(self.episode)
-        return wording.percent(change.coverage, self.language) if change is not None else None
+        known = self.account.change_for(self.episode) or self.episode.context
+        return wording.percent(known.coverage, self.language) if known is not None else None
 
     def _band(self, band: str | None) -> str:
         return wording.word(band or "unknown", self.language)
@@ -157,8 +211,8 @@ def plain(card: Card) -> str:
     lines = [card.headline, *_wrapped(one_line(episode.why))]
     facts = ", ".join(wording.label(name, value, card.language) for name, value in card.facts)
     lines += _wrapped(facts)
-    if card.moved:
-        lines += _wrapped(wording.label("moved", card.moved, card.language))
+    for name, value in card.reasons:
+        lines += _wrapped(wording.label(name, value, card.language))
     lines += _wrapped(", ".join(card.evidence))
     if episode.next_step and episode.is_open:
         lines += _wrapped(f"→ {one_line(episode.next_step)}")

@@ -18,6 +18,58 @@ def rank(severity: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighing:
+    """What one measure costs the score: `lost` points more if it were perfect."""
+
+    label: str
+    value: str
+    lost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What one measure must reach; `to_value` None where its points do not come from its value alone."""
+
+    label: str
+    value: str
+    to_value: str | None
+    points: float
+    to_points: float
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """The last contact in both directions."""
+
+    at: datetime
+    by: str | None
+    channel: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an alert said of its account as it stood when it was told; `contacts`: id and role of whom to call."""
+
+    name: str | None
+    owner: str | None
+    segment: str | None
+    arr: str | None
+    score: int | None
+    band: str
+    previous_score: int | None
+    previous_band: str | None
+    coverage: float
+    caps: tuple[str, ...]
+    notice_on: str | None
+    touch: Touch | None
+    contacts: tuple[tuple[str, str], ...]
+    rule: str
+    parts: tuple[Weighing, ...]
+    restore: tuple[Remedy, ...]
+    restored_score: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """One event of an episode."""
 
@@ -40,6 +92,7 @@ class Said:
     computed_at: datetime | None = None
     by: str | None = None
     until: datetime | None = None
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +134,7 @@ class Episode:
     snoozed: bool = False
     snoozed_until: datetime | None = None
     history: tuple[Step, ...] = ()
+    context: Context | None = None
 
     @property
     def is_open(self) -> bool:
@@ -111,6 +165,7 @@ def told(episode: Episode | None, said: Said) -> Episode | None:
                 baseline=episode.baseline and said.baseline,
                 snoozed=False,
                 snoozed_until=None,
+                context=said.context or episode.context,
             )
         case "reminded":
             return replace(after, snoozed=False, snoozed_until=None)
@@ -140,6 +195,7 @@ def _opened(said: Said) -> Episode:
         cause_ids=said.cause_ids,
         baseline=said.baseline,
         history=(Step(1, "opened", said.at, said.severity, said.why, None, said.event_id),),
+        context=said.context,
     )
 
 
@@ -156,15 +212,6 @@ class Change:
     coverage: float
     cause_ids: tuple[str, ...]
     computed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Touch:
-    """The last contact in both directions that ops told of."""
-
-    at: datetime
-    by: str | None
-    channel: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import msgspec
 
 from services.notify import domain, episodes, store
 from services.notify.domain import Places
-from services.notify.episodes import Account, Change, Episode, Said, Touch, What
+from services.notify.episodes import Account, Change, Context, Episode, Remedy, Said, Touch, Weighing, What
 from services.notify.settings import Notify
 from services.notify.store import Facet, NewRow
+from shared.events.results import AlertContext
 from shared.ids import derived_id
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
@@ -211,6 +212,32 @@ def _said(signal: Signal) -> Said:
         baseline=getattr(data, "baseline", False),
         cause_ids=tuple(data.cause_ids),
         computed_at=data.computed_at,
+        context=_context(getattr(data, "context", None)),
+    )
+
+
+def _context(said: AlertContext | None) -> Context | None:
+    if said is None:
+        return None
+    touch = said.last_touch
+    return Context(
+        name=said.name,
+        owner=said.owner,
+        segment=said.segment,
+        arr=None if said.arr is None else str(said.arr),
+        score=said.score,
+        band=said.band,
+        previous_score=said.previous_score,
+        previous_band=said.previous_band,
+        coverage=said.coverage,
+        caps=said.caps,
+        notice_on=said.notice_on,
+        touch=None if touch is None else Touch(touch.at, touch.by, touch.via),
+        contacts=tuple((one.contact_id, one.role) for one in said.contacts),
+        rule=said.rule,
+        parts=tuple(Weighing(one.label, one.value, one.lost) for one in said.parts),
+        restore=tuple(Remedy(one.label, one.value, one.to_value, one.points, one.to_points) for one in said.restore),
+        restored_score=said.restored_score,
     )
 
 

@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from html import escape
 from urllib.parse import unquote, urlsplit
 
+from services.notify import wording
 from services.notify.card import Card, plain
 from services.notify.sinks import Letter, Outcome
 from services.notify.text import clean, one_line
@@ -123,8 +124,8 @@ def html_of(card: Card) -> str:
     """The card as HTML; every word of it is text."""
     rows = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(value)}</td></tr>" for name, value in card.facts)
     parts = [f"<h2>{_safe(card.headline)}</h2>", f"<p>{_safe(card.episode.why)}</p>", f"<table>{rows}</table>"]
-    if card.moved:
-        parts.append(f"<p>{_safe(card.moved)}</p>")
+    for name, value in card.reasons:
+        parts.append(f"<p>{_safe(wording.label(name, value, card.language))}</p>")
     if card.evidence:
         parts.append(f"<ul>{''.join(f'<li>{_safe(line)}</li>' for line in card.evidence)}</ul>")
     if card.episode.next_step and card.episode.is_open:

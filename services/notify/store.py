@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from services.notify.domain import Root, Row, Told
-from services.notify.episodes import Account, Change, Episode, Step, Touch
+from services.notify.episodes import Account, Change, Context, Episode, Step, Touch
 from shared.db import Connection, columns
 
 NOW = "select now()"
@@ -24,7 +24,7 @@ SAVE_FACET = """
 """
 EPISODE = """alert_id, account_id, partition, service, rule, kind, severity, title, why, next_step, evidence, opened_at,
              computed_at, cause_ids, baseline, state, version, resolved_at, acknowledged_by, snoozed, snoozed_until,
-             history"""
+             history, context"""
 LOAD_EPISODES = f"select {EPISODE} from notify.episodes where alert_id = any($1::text[])"
 SAVE_EPISODES = f"""
     insert into notify.episodes ({EPISODE})
@@ -33,7 +33,8 @@ SAVE_EPISODES = f"""
        set severity = excluded.severity, title = excluded.title, why = excluded.why, next_step = excluded.next_step,
            evidence = excluded.evidence, baseline = excluded.baseline, state = excluded.state,
            version = excluded.version, resolved_at = excluded.resolved_at, acknowledged_by = excluded.acknowledged_by,
-           snoozed = excluded.snoozed, snoozed_until = excluded.snoozed_until, history = excluded.history
+           snoozed = excluded.snoozed, snoozed_until = excluded.snoozed_until, history = excluded.history,
+           context = excluded.context
 """
 LIST_OPEN_RULES = """
     select account_id, rule from notify.episodes where account_id = any($1::text[]) and state = 'open' and not baseline
@@ -230,6 +231,7 @@ def _episode(row: Mapping[str, Any]) -> Episode:
     fields = dict(row)
     fields["cause_ids"] = tuple(fields["cause_ids"])
     fields["history"] = tuple(_convert(step, Step) for step in fields["history"])
+    fields["context"] = _convert(fields["context"], Context) if fields["context"] else None
     return Episode(**fields)
 
 

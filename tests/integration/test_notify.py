@@ -406,3 +406,22 @@ def _check_storm(
         order.setdefault(row["account_id"], []).append(row["seq"])
     assert [account for account, found in order.items() if found != sorted(found)] == [], "in order per account"
     assert world.slack.refused == []
+
+
+async def test_what_an_alert_says_of_its_account_is_in_its_message(world: World) -> None:
+    context = {
+        "name": "Acme & Co", "owner": "lea", "segment": None, "arr": "60000", "score": 38, "band": "red",
+        "previous_score": 72, "previous_band": "green", "coverage": 0.9, "notice_on": "2030-01-01",
+        "days_to_notice": 40, "last_touch": {"at": now(), "by": "ann", "via": "call"},
+        "contacts": [{"contact_id": "grace", "role": "champion"}], "rule": "score_below: enter 40, leave 45",
+        "parts": [{"measure": "tickets", "label": "Open tickets", "value": "3", "lost": 19.5}],
+        "restore": [{"measure": "tickets", "label": "Open tickets", "value": "3", "to_value": "1", "points": 40,
+                     "to_points": 70}],
+        "restored_score": 45, "restore_text": "Open tickets from 3 to 1",
+    }  # fmt: skip
+    await world.hear(opened("acme", "a1", context=context))
+    await world.say()
+    said = words(world.slack.posted[0].blocks)
+    for part in ("Acme & Co", "72 green → 38 red", "by ann (call)", "grace (champion)", "60,000", "90%",
+                 "Smallest change that brings it to 45: Open tickets 3 → 1", "Open tickets 3 (−19.5)"):  # fmt: skip
+        assert part in said, part

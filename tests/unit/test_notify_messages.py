@@ -15,7 +15,7 @@ from services.gateway.webhooks import slack
 from services.gateway.webhooks.base import Delivery
 from services.notify import blocks, sample
 from services.notify.card import Card, plain
-from services.notify.episodes import Account, Episode, Step
+from services.notify.episodes import Account, Context, Episode, Remedy, Step, Touch, Weighing
 from services.notify.settings import Language
 from tests.support import block_kit
 
@@ -29,13 +29,23 @@ def an_episode(**given: Any) -> Episode:
     return replace(sample.card(NOW, "en").episode, **given)
 
 
+CONTEXTS = st.builds(
+    Context, arr=st.none() | st.sampled_from(["1", "60000.5"]), band=st.sampled_from(["red", "odd"]),
+    score=st.none() | st.integers(0, 100), coverage=st.floats(0, 1), restored_score=st.none() | st.integers(0, 100),
+    contacts=st.lists(st.tuples(LONG, LONG), max_size=3).map(tuple), rule=LONG, touch=st.none(), owner=LONG,
+    name=st.none() | LONG, segment=LONG, notice_on=st.none(), caps=st.lists(LONG, max_size=3).map(tuple),
+    parts=st.lists(st.builds(Weighing, LONG, LONG, st.floats(0, 100)), max_size=3).map(tuple),
+    restore=st.lists(
+        st.builds(Remedy, LONG, LONG, st.none() | LONG, st.floats(0, 100), st.floats(0, 100)), max_size=3
+    ).map(tuple),
+)  # fmt: skip
 CARDS = st.builds(
     Card,
     st.builds(
         an_episode, alert_id=ID, account_id=ID, rule=LONG, title=LONG, why=LONG, next_step=st.none() | LONG,
         severity=st.sampled_from(["low", "medium", "high", "critical", "odd"]),
         evidence=st.dictionaries(WILD, st.none() | LONG | st.floats() | st.lists(LONG, max_size=6), max_size=14),
-        state=st.sampled_from(["open", "resolved"]), acknowledged_by=st.none() | LONG,
+        state=st.sampled_from(["open", "resolved"]), acknowledged_by=st.none() | LONG, context=st.none() | CONTEXTS,
     ),
     st.builds(
         Account, account_id=ID, name=st.none() | LONG, score=st.none() | st.integers(0, 100),
@@ -82,12 +92,35 @@ def test_a_full_message_has_all_that_is_known() -> None:
     said = plain(sample.card(NOW, "en"))
     for part in ("Sample & Co", "72 green → 38 red", "60,000", "2026-12-31 (in 39 days)", "by lea (call)", "92%",
                  "tickets −18.0, usage −16.0", "4711", "“nothing works since Monday”", "ada, grace", "band_red",
-                 "Call the main contact"):  # fmt: skip
+                 "Call the main contact", "grace (champion)", "Open tickets 3 (−19.5)", "score_below: enter 40",
+                 "brings it to 45: Active days 40% → 62%"):  # fmt: skip
+        assert part in " ".join(said.split()), part
+
+
+def test_what_the_alert_said_of_its_account_is_told_where_nothing_else_is_known() -> None:
+    card = Card(an_episode(), Account("sample-account"), "en", NOW)
+    said = " ".join(plain(card).split())
+    for part in ("Sample & Co", "72 green → 38 red", "60,000", "in 39 days", "by lea (call)", "Owner: lea", "92%"):
         assert part in said, part
 
 
+def test_the_later_contact_is_told_and_an_alert_that_is_over_asks_for_nothing() -> None:
+    card = sample.card(NOW, "en")
+    later = replace(card, account=replace(card.account, touch=Touch(NOW, "ann", None)))
+    assert dict(later.facts)["Last two-way contact"] == "2026-11-22 by ann"
+    over = replace(card, episode=an_episode(state="resolved", resolved_at=NOW))
+    assert "Smallest change" not in plain(over)
+
+
+def test_a_measure_whose_points_do_not_follow_from_its_value_is_told_in_points() -> None:
+    card = sample.card(NOW, "en")
+    assert card.episode.context is not None
+    context = replace(card.episode.context, restore=(Remedy("NPS", "12", None, 20.4, 47.2),))
+    assert "NPS 20 → 48 points" in plain(replace(card, episode=an_episode(context=context)))
+
+
 def test_what_is_not_known_is_left_out() -> None:
-    card = Card(an_episode(evidence={}, next_step=None), Account("acme"), "en", NOW)
+    card = Card(an_episode(evidence={}, next_step=None, context=None), Account("acme"), "en", NOW)
     message = blocks.of_card(card)
     assert [block["type"] for block in message.blocks] == ["header", "section", "context", "actions"]
     assert "None" not in json.dumps(message.blocks)
@@ -95,7 +128,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_a_change_of_score_from_another_day_is_not_the_alerts() -> None:
     card = sample.card(NOW, "en")
-    other = replace(card, episode=replace(card.episode, cause_ids=("another",)))
+    other = replace(card, episode=replace(card.episode, cause_ids=("another",), context=None))
     assert other.score == "38 red"
     assert other.moved is None
 
