@@ -188,7 +188,8 @@ class Merging:
             elif facts.add is None:
                 await unit.db.execute(ADD_ROWS.format(table=facts.table), list(signal.data.rows))
             else:
-                await unit.db.execute(facts.add, list(signal.data.rows), unit.seq * 10_000 + number)
+                more = (unit.seq * 10_000 + number,) if "$2" in facts.add else ()
+                await unit.db.execute(facts.add, list(signal.data.rows), *more)
 
 
 def parcels(rows: Sequence[str], most: int = MOST_BYTES) -> Iterator[list[str]]:

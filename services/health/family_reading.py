@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from services.health.domain import Policy
 from services.health.facts import Facts, Picture
 from services.health.families import FamilyScore, Member, Standing
 from services.health.settings import Family
-from services.health.store import unsigned
+from services.health.store import OF_THEN, unsigned
 from services.health.usage import Events
 from shared.db import Connection
 from shared.errors import Misconfigured
@@ -22,12 +22,14 @@ from shared.errors import Misconfigured
 Row = dict[str, Any]
 Rounded = Callable[[scoring.Score], Row]
 ACTIONS = "select hash, word from health_api.words_v1 where kind = 'action'"
-USERS = "select account_id, hash, user_id from health_api.users_v1"
+USERS = f"select account_id, hash, user_id from health_api.users_v1 t where {OF_THEN.format(at='$1::timestamptz')}"
 CUTS = ("product", "user")
 
 
-def family_rows(book: Sequence[tuple[Facts, Picture]], policy: Policy) -> list[Row]:
-    """One row per account that has children, as of the pictures' moment.
+def family_rows(
+    book: Sequence[tuple[Facts, Picture]], policy: Policy, became: Mapping[str, str] | None = None
+) -> list[Row]:
+    """One row per account that has children, as of the pictures' moment; `became`: merged account → surviving one.
 
     Raises Misconfigured when the configuration does not say how a parent's score follows.
     """
@@ -35,7 +37,7 @@ def family_rows(book: Sequence[tuple[Facts, Picture]], policy: Policy) -> list[R
     if rule is None:
         raise Misconfigured("config/health.yaml says nothing of family: add for example `family: {by: mean}`")
     accounts = [
-        (_member(known.account_id, scoring.score_of(known, now, policy.model), now), _parent_of(now))
+        (_member(known.account_id, scoring.score_of(known, now, policy.model), now), _parent_of(now, became or {}))
         for known, now in book
     ]
     return [_row(one, rule, policy) for one in families.standings(accounts, rule, policy.model.bands)]
@@ -45,9 +47,11 @@ def _member(account_id: str, score: scoring.Score, now: Picture) -> Member:
     return Member(account_id, score.exact, score.band, now.profile.arr)
 
 
-def _parent_of(now: Picture) -> str | None:
+def _parent_of(now: Picture, became: Mapping[str, str]) -> str | None:
     """Nobody is their own parent."""
     parent_id = now.profile.parent_id
+    while parent_id is not None and parent_id in became:  # the router lets no merges lead back
+        parent_id = became[parent_id]
     return None if parent_id == now.account_id else parent_id
 
 
@@ -105,7 +109,7 @@ async def scores_by_user(
     rule = policy.model.family or Family()
     names: dict[str, list[tuple[int, str]]] = {}
     for db in dbs:
-        for account_id, signed, user_id in await db.fetch(USERS):
+        for account_id, signed, user_id in await db.fetch(USERS, as_of):
             names.setdefault(account_id, []).append((unsigned(signed), user_id))
     rows = []
     for one in known:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.health import actions, domain, episodes, facts, kin, overrides, store, telling, usage
+from services.health import actions, domain, episodes, facts, kin, merging, overrides, store, telling, usage
 from services.health.actions import Acted, Action, Declined, Past
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
@@ -497,6 +497,9 @@ class Handlers:
         """Let parents know what became of their children."""
         if self.policy.model.family is None and not heard:
             return
+        if gone := [signal for signal in heard if unit.clock(signal.partition) is None]:  # closed accounts only learn
+            await merging.pass_on(gone, unit)
+            heard = [signal for signal in heard if signal not in gone]
         own = [
             kin.Own(
                 store.member_of(walk.row.account_id, walk.memory),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,9 @@ from shared.runtime.api import Signal
 from shared.runtime.unit import UnitOfWork
 
 INTERNAL, RESULTS = topics.INTERNAL["health"], topics.RESULTS["health"]
+
+
+Heard = Sequence[Signal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,31 @@ async def follow(own: Sequence[Own], heard: Sequence[Signal], unit: UnitOfWork, 
     changed = [known[account_id] for account_id in turns]
     if changed:
         await store.save_kin(unit.db, changed)
+
+
+async def hand_over(
+    places: Mapping[str, int], targets: Mapping[str, str], since: Mapping[str, datetime], unit: UnitOfWork
+) -> None:
+    """Merged accounts leave their parents, and their children become those of the accounts that they became."""
+    known = await store.load_kin(unit.db, places)
+    there = [known[name] for name in sorted(places) if known[name].had_relatives]
+    for kin in there:
+        at = since[kin.account_id]
+        if kin.parent_id:
+            _send(kin, kin.parent_id, at, unit, left=True, baseline=True)
+        for name, child in sorted(kin.children.items()):
+            said = child.member
+            event = results.ChildScored(
+                child_id=name, points=said.points, band=said.band, arr=said.arr, below=child.below, baseline=True
+            )
+            kin.turn += 1
+            unit.emit(
+                INTERNAL, event, account_id=targets[kin.account_id], cause=f"{kin.account_id}:{kin.turn}",
+                kind="health.child_scored", occurred_at=at, partition=kin.partition,
+            )  # fmt: skip
+        kin.parent_id, kin.children = None, {}
+    if there:
+        await store.save_kin(unit.db, there)
 
 
 def _become(kin: Kin, own: Own, rule: Family, unit: UnitOfWork, policy: Policy) -> None:

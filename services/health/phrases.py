@@ -18,6 +18,7 @@ _TEXTS: dict[str, dict[Language, str]] = {
         "en": "The override by {by} is over: too little is known for a score",
         "fr": "La correction de {by} est terminée : trop peu de données pour un score",
     },
+    "merged": {"en": "The account was merged into {into}", "fr": "Le compte a été fusionné avec {into}"},
     "closed": {"en": "Closed by {by}: {title}", "fr": "Clos par {by} : {title}"},
     "closed_by_nobody": {"en": "Closed by request: {title}", "fr": "Clos sur demande : {title}"},
     "grown": {"en": "Now {severity}. {why}", "fr": "Désormais {severity}. {why}"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from services.health import comparing, facts, overrides, scoring, shares, telling, usage, wording
+from services.health import comparing, facts, overrides, scoring, shares, store, telling, usage, wording
 from services.health.adoption_reading import adoption_rows, time_to_value_rows
 from services.health.alert_reading import export_alerts
 from services.health.comparing import Comparison
@@ -26,17 +26,18 @@ from shared.times import instant
 
 Row = dict[str, Any]
 
-USAGE = """
+USAGE = f"""
     select account_id, string_agg(body, ''::bytea) as body
-      from health_api.usage_v1
-     where day <= $1 and ($2::text is null or account_id = $2)
+      from health_api.usage_v1 t
+     where day <= $1 and ($2::text is null or account_id = $2) and {store.OF_THEN.format(at="$3::timestamptz")}
      group by account_id
 """
-THINGS = """
+THINGS = f"""
     select account_id, kind, key, marks::text
-      from health_api.things_v1
-     where $1::text is null or account_id = $1
+      from health_api.things_v1 t
+     where ($1::text is null or account_id = $1) and {store.OF_THEN.format(at="$2::timestamptz")}
 """
+MERGES = "select merged_account_id, account_id from health_api.merges_v1 where merged_at <= $1"
 SHOWN = """
     select told_at, score, band, why, config_hash
       from health_api.scores_v1
@@ -54,9 +55,10 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, account_id: str | No
     things: dict[str, dict[Key, tuple[Mark, ...]]] = {}
     used: dict[str, tuple[Events, ...]] = {}
     for db in dbs:
-        for account, kind, key, marks in await db.fetch(THINGS, account_id):
-            things.setdefault(account, {})[kind, key] = _read_marks(marks)
-        for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id):
+        for account, kind, key, marks in await db.fetch(THINGS, account_id, as_of):
+            known = things.setdefault(account, {})
+            known[kind, key] = (*known.get((kind, key), ()), *_read_marks(marks))
+        for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id, as_of):
             used[account] = (*used.get(account, ()), from_bytes(body))
     heard_of = {account for account, known in things.items() if any(kind != "voice" for kind, _ in known)}
     return [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*heard_of, *used})]
@@ -194,7 +196,8 @@ def _rounded(score: scoring.Score) -> Row:
 
 async def export_families(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:
     """One row per account that has children: its score as a family's, at T."""
-    return family_rows(await _pictures(dbs, as_of), _policy(options))
+    became = {merged: into for db in dbs for merged, into in await db.fetch(MERGES, as_of)}
+    return family_rows(await _pictures(dbs, as_of), _policy(options), became)
 
 
 async def export_adoption(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[Row]:

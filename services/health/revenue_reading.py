@@ -14,6 +14,7 @@ from services.health.facts import Mark
 from services.health.policy import load_revenue
 from services.health.revenue import Book, ParentStatement, RateStatement, Statement
 from services.health.settings import RevenueRules
+from services.health.store import OF_THEN
 from services.health.usage import micros
 from shared.db import Connection
 from shared.errors import Misconfigured
@@ -21,7 +22,11 @@ from shared.errors import Misconfigured
 Row = dict[str, Any]
 CUTS = ("month", "account", "segment", "cohort", "ratios")
 
-THINGS = "select account_id, key, marks::text from health_api.things_v1 where kind = $1"
+THINGS = f"""
+    select account_id, key, marks::text
+      from health_api.things_v1 t
+     where kind = $1 and {OF_THEN.format(at="$2::timestamptz")}
+"""
 RATES = "select currency, year, stated_at, event_id, rate from health_api.rates_v1 where stated_at <= $1"
 AT_RISK = """
     select distinct account_id
@@ -91,7 +96,9 @@ async def read_return(
 async def _book(
     dbs: Sequence[Connection], as_of: datetime, rules: RevenueRules, profiles: Sequence[tuple[str, Mark]]
 ) -> Book:
-    statements = [one for db in dbs for row in await db.fetch(THINGS, "subscription") for one in _statements(*row)]
+    statements = [
+        one for db in dbs for row in await db.fetch(THINGS, "subscription", as_of) for one in _statements(*row)
+    ]
     rates = [
         RateStatement(currency, year, micros(at), event_id, rate)
         for db in dbs
@@ -127,7 +134,7 @@ async def _profiles(dbs: Sequence[Connection], as_of: datetime) -> list[tuple[st
     said = [
         (account_id, mark)
         for db in dbs
-        for account_id, _, marks in await db.fetch(THINGS, "profile")
+        for account_id, _, marks in await db.fetch(THINGS, "profile", as_of)
         for mark in _read_marks(marks)
         if mark.at <= until
     ]

@@ -69,6 +69,10 @@ class Kin:
     """Whether the database has it among relatives: then it keeps what it brings, though it may stand alone now."""
 
 
+# Whose a fact of `t` was at a moment: a merged account's own until it became another, that one's from then on.
+OF_THEN = """(t.merged_at is null or t.merged_at <= {at}) and not exists (
+               select from health_api.merges_v1 m where m.merged_account_id = t.account_id and m.merged_at <= {at})"""
+
 LOAD_ACCOUNTS = """
     select account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at,
            assessed_live, config_hash
@@ -170,7 +174,7 @@ SAVE_MARKS = """
     select account_id, kind, key, partition, marks::jsonb
       from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[])
         as new (account_id, kind, key, partition, marks)
-    on conflict (account_id, kind, key)
+    on conflict (account_id, kind, key, merged_from)
         do update set marks = things.marks || excluded.marks, until = null
 """
 
@@ -290,19 +294,27 @@ SAVE_CHILDREN = """
         set points = excluded.points, band = excluded.band, arr = excluded.arr, below = excluded.below
 """
 
+SAVE_GROWN = """
+    insert into health.accounts (account_id, partition, next_due_at, pending)
+    select account_id, partition, 'epoch', true from unnest($1::text[], $2::int[]) as new (account_id, partition)
+    on conflict (account_id) do update set next_due_at = 'epoch', pending = true
+"""
+
+LOAD_MERGES = "select merged_account_id, account_id from health.merges where merged_account_id = any($1)"
+
 COMPACT_USAGE = """
     with many as (
-        select account_id, day from health.usage
+        select account_id, day, merged_from from health.usage
          where account_id = any($1) and day >= $2 and day < $3
-         group by account_id, day having count(*) > 1
+         group by account_id, day, merged_from having count(*) > 1
     ), gone as (
         delete from health.usage u using many
-         where u.account_id = many.account_id and u.day = many.day
-        returning u.account_id, u.day, u.partition, u.n, u.body
+         where u.account_id = many.account_id and u.day = many.day and u.merged_from = many.merged_from
+        returning u.account_id, u.day, u.partition, u.n, u.body, u.merged_from, u.merged_at
     )
-    insert into health.usage (account_id, day, partition, n, body)
-    select account_id, day, min(partition), sum(n)::int, string_agg(body, ''::bytea)
-      from gone group by account_id, day
+    insert into health.usage (account_id, day, partition, n, body, merged_from, merged_at)
+    select account_id, day, min(partition), sum(n)::int, string_agg(body, ''::bytea), merged_from, max(merged_at)
+      from gone group by account_id, day, merged_from
 """
 
 _read_memory = msgspec.json.Decoder(Memory).decode
@@ -331,6 +343,17 @@ async def load_memories(db: Connection, account_ids: Collection[str]) -> dict[st
     }
 
 
+async def save_grown(db: Connection, accounts: Mapping[str, int]) -> None:
+    """Have accounts looked at that got facts of others: by the next tick, waking nobody."""
+    ordered = sorted(accounts.items())
+    await db.execute(SAVE_GROWN, [name for name, _ in ordered], [partition for _, partition in ordered])
+
+
+async def load_merges(db: Connection, account_ids: Collection[str]) -> dict[str, str]:
+    """Those of these accounts that became others, and which."""
+    return dict(await db.fetch(LOAD_MERGES, list(account_ids)))
+
+
 async def save_tiers(db: Connection, tiers: Mapping[str, tuple[datetime, str, int]]) -> None:
     """Keep the newest tier of each account: (since when, tier, partition)."""
     ordered = sorted(tiers.items())
@@ -354,7 +377,8 @@ async def load_facts(
     things: dict[str, dict[Key, tuple[Mark, ...]]] = {account_id: {} for account_id in ids}
     unsettled: dict[str, set[Key]] = {}
     for account_id, kind, key, marks, is_open in await db.fetch(LOAD_THINGS, ids, at, list(keys)):
-        things[account_id][kind, key] = _read_marks(marks)
+        known = things[account_id]
+        known[kind, key] = (*known.get((kind, key), ()), *_read_marks(marks))  # of merged accounts there are more
         if is_open:
             unsettled.setdefault(account_id, set()).add((kind, key))
     usage: dict[str, tuple[Events, ...]] = {

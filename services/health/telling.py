@@ -23,6 +23,7 @@ from shared.times import instant
 RESULTS = topics.RESULTS["health"]
 People = Mapping[tuple[str, int], str]
 Emit = Callable[[topics.Topic, Event, str], None]
+EndedEpisode = tuple[str, int, Episode, datetime | None]
 ScoreRow = tuple[str, int, datetime, str, Change]
 """Account, partition, when it was told, cause, change."""
 
@@ -118,6 +119,20 @@ def tell(
         emit(topics.ALERTS, ending, f"alert.resolved:{episode.alert_id}")
         told.episodes.append((row.account_id, row.partition, episode, cause.clock))
     return told
+
+
+def end(row: Account, episode: Episode, why: str, cause: Cause, unit: UnitOfWork, policy: Policy) -> EndedEpisode:
+    """Emit the end of an alert that has another reason than that its cause is gone."""
+    ending = results.AlertResolved(
+        account_id=row.account_id, cause_ids=cause.cause_ids, occurred_at=cause.occurred_at, computed_at=cause.clock,
+        config_hash=policy.digest, **{**alert_fields(episode), "why": why, "next_step": None},
+        opened_at=episode.opened_at, baseline=episode.baseline,
+    )  # fmt: skip
+    unit.emit(
+        topics.ALERTS, ending, account_id=row.account_id, cause=cause.id, kind=f"alert.resolved:{episode.alert_id}",
+        partition=row.partition,
+    )  # fmt: skip
+    return row.account_id, row.partition, episode, cause.clock
 
 
 def _context(decision: Decision, episode: Episode, policy: Policy) -> results.AlertContext:

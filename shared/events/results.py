@@ -271,6 +271,8 @@ class AccountState(Event, type="account.state"):
     as_of: AwareDatetime
     shown_band: Band | None = None
     parent_id: str | None = None
+    merged_into: Identifier | None = None
+    """The account that it became; this is then its last state."""
 
 
 class PrivacyRecorded(ResultEvent, type="privacy.recorded"):

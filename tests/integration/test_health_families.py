@@ -21,6 +21,7 @@ from shared.events import model_of
 from shared.runtime.api import Batch, Signal, Worker
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import short_name
+from tests.integration.test_merging import merged
 from tests.support.bench_worker import PARTITIONS, a_database, a_signal, day
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +134,25 @@ async def test_a_tree_rolls_up_and_a_child_that_moves_rescores_both_parents(worl
     rows = {row["account_id"]: row for row in await reading.export_families([world.db], day(0.5), {})}
     assert {name: row["exact"] for name, row in rows.items()} == {"top": 80, "south": 60}
     assert rows["top"]["children"] == ["north", "south"]
+
+
+async def test_a_merged_account_leaves_its_parent_and_hands_its_children_over(world: World) -> None:
+    await world.hear(*(answer(name, score) for name, score in (("top", 10), ("old", 4), ("new", 6), ("leaf", 2))))
+    await world.hear(parent("old", "top"), parent("leaf", "old"))
+    assert world.families("old")[-1]["exact"] == 30
+    assert world.families("top")[-1]["exact"] == 65
+    await world.hear(merged("old", "new", 0.45, "m1"))
+    assert world.families("top")[-1]["reason"] == "it has no children any more"
+    assert world.families("new")[-1]["members"] == 2
+    told = len(world.families("old"))
+    await world.hear(answer("leaf", 10))
+    assert len(world.families("old")) == told
+    assert world.families("new")[-1]["members"] == 2
+    rows = {row["account_id"]: row for row in await reading.export_families([world.db], day(0.5), {})}
+    assert rows["new"]["children"] == ["leaf"]
+    await world.hear(parent("leaf", "top"))
+    assert world.families("new")[-1]["reason"] == "it has no children any more"
+    assert world.families("top")[-1]["exact"] == 100
 
 
 async def test_a_ring_of_parents_is_refused_and_ends(world: World) -> None:
