@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "send": Entry("cli.send", "events as NDJSON"),
         "import": Entry("cli.import_", "rows of a CSV as events of one type"),
         "keys": Entry("cli.keys", "keys for the gateway: create, list, revoke"),
+        "poll": Entry("cli.poll", "tools that the gateway asks: how far each feed is"),
     },
     "Read": {
         "export": Entry("cli.export", "accounts, usage, scores, alerts, nps, … as of any time"),

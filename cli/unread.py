@@ -1,4 +1,4 @@
-"""Deliveries of webhooks that no adapter could read, read again with those of today and sent on as events."""
+"""What tools sent or gave that no adapter could read, read again with those of today and sent on as events."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from aiokafka.errors import KafkaError
 
 from cli.support import Stores
 from services.gateway.canonical import Record
+from services.gateway.pollers import settings as pollers
+from services.gateway.pollers import translate as polled
 from services.gateway.webhooks.settings import Webhooks, load
 from services.gateway.webhooks.translate import UNREAD_PREFIX, is_unread, reread
 from shared import db
@@ -21,7 +23,8 @@ from shared.settings import config_dir
 
 LIST = """
     select id, value, headers, broker_time from hune.quarantine
-     where id = any($1::text[]) and state = 'held' and position(convert_to($2, 'UTF8') in headers) > 0
+     where id = any($1::text[]) and state = 'held'
+       and exists (select from unnest($2::text[]) as part where position(convert_to(part, 'UTF8') in headers) > 0)
      order by refused_at, id
 """
 SENT = "update hune.quarantine set state = 'applied', attempts = attempts + 1 where id = $1 and state = 'held'"
@@ -30,27 +33,31 @@ STILL = "update hune.quarantine set error = $2, attempts = attempts + 1 where id
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """What became of one delivery; `error` says why it still cannot be read."""
+    """What became of one of them; `error` says why it still cannot be read."""
 
     id: str
     error: str | None
 
 
 async def redrive(stores: Stores, database: db.Connection, ids: Sequence[str]) -> list[Reread]:
-    """Read again those of the held records that are deliveries; the others are their service's to read.
+    """Read again those of the held records that are as a tool sent or gave them; the others are their service's.
 
     The events go to Kafka before the record is marked: stopped in between, they are sent again with the same ids.
     """
-    rows = await database.fetch(LIST, list(ids), UNREAD_PREFIX)
+    rows = await database.fetch(LIST, list(ids), [UNREAD_PREFIX, polled.POLLED_PREFIX])
     webhooks = load(config_dir()) if rows else Webhooks()
+    feeds = pollers.feeds_of(pollers.load(config_dir()), webhooks) if rows else []
     found = []
     async with AsyncExitStack() as stack:
         producer: AIOKafkaProducer | None = None
         for row in rows:
             headers = dict(unpack_headers(row["headers"]))
-            if not is_unread(headers):
+            if polled.is_polled(headers):
+                records, error = polled.reread(headers, row["value"] or b"", feeds)
+            elif is_unread(headers):
+                records, error = reread(headers, row["value"] or b"", row["broker_time"], webhooks)
+            else:
                 continue
-            records, error = reread(headers, row["value"] or b"", row["broker_time"], webhooks)
             if error is None:
                 producer = producer or await stack.enter_async_context(_producer(stores))
                 await _send(producer, records)

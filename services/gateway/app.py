@@ -37,6 +37,7 @@ from services.gateway.handlers import account_told, build
 from services.gateway.ingest import Durable, Ingest
 from services.gateway.limiter import TokenBuckets
 from services.gateway.openapi import document
+from services.gateway.pollers import running
 from services.gateway.regulations import MAX_BYTES as MAX_REGULATION
 from services.gateway.regulations import read_regulation
 from services.gateway.requests import MAX_BYTES, MAX_WAIT_SECONDS, Conflict, Desk, read_request
@@ -109,6 +110,7 @@ class Gateway:
         self.buckets = TokenBuckets(knobs.rate, knobs.burst)
         self.webhooks = webhooks.load(settings.config_dir)
         self.trusts = webhooks.trusts(self.webhooks)
+        self.polled = running.polled(settings.config_dir, self.webhooks)
         self.gone: frozenset[bytes] = frozenset()
         self.runtime: Any | None = None
         self.worker = False
@@ -128,6 +130,8 @@ class Gateway:
             await self.ingest.start()
         self._tasks = [asyncio.create_task(self.keys.run()), asyncio.create_task(self._sweep())]
         self._tasks.append(asyncio.create_task(self._look_who_is_gone()))
+        if self.polled:
+            self._tasks.append(asyncio.create_task(self._poll()))
         if worker:
             self._tasks.append(asyncio.create_task(self._run_worker()))
 
@@ -199,6 +203,21 @@ class Gateway:
             except (*TRANSIENT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.debug("who is suppressed could not be read", extra={"error": type(error).__name__})
             await asyncio.sleep(keys.REFRESH_SECONDS)
+
+    async def _poll(self) -> None:
+        """Ask the tools that do not call, once the control database can be reached."""
+        while True:
+            try:
+                await self.databases.open()
+            except TRANSIENT:
+                await asyncio.sleep(RETRY_AFTER_SECONDS)
+            else:
+                return await running.run(self.polled, self.databases.control, self._keep_polled)
+
+    async def _keep_polled(self, tool: str, records: list[Record]) -> None:
+        door = f"poll.{tool}"
+        await self.ingest.publish(self.taken(records, door))
+        metrics.EVENTS.labels(door).inc(len(records))
 
     def taken(self, records: list[Record], door: str) -> list[Record]:
         """The records without those of suppressed persons; a record of a person has the person's id as its key."""

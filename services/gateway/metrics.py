@@ -17,3 +17,10 @@ REPLAYED = Counter("hune_gateway_replayed_total", "Records sent from the spool t
 SPOOL_BYTES = Gauge("hune_gateway_spool_bytes", "Bytes in the spool")
 SPOOL_AGE_SECONDS = Gauge("hune_gateway_spool_age_seconds", "Age of the oldest part of the spool; 0 when it is empty")
 SPOOL_DAMAGED = Counter("hune_gateway_spool_damaged_bytes_total", "Bytes of the spool that could not be read back")
+POLLED = Counter(
+    "hune_gateway_polled_total", "Records of polled tools: sent on, read before, unread", ["tool", "feed", "outcome"]
+)
+POLL_TROUBLES = Counter(
+    "hune_gateway_poll_troubles_total", "Calls to a tool that gave nothing", ["tool", "feed", "kind"]
+)
+POLL_LAG_SECONDS = Gauge("hune_gateway_poll_lag_seconds", "How far a feed's cursor is behind now", ["tool", "feed"])

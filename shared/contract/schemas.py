@@ -20,6 +20,7 @@ CONFIGURATION: Mapping[str, str] = {
     "health": "services.health.settings:Model",
     "revenue": "services.health.settings:RevenueRules",
     "notify": "services.notify.settings:Notify",
+    "pollers": "services.gateway.pollers.settings:Pollers",
     "reviews": "services.qbr.settings:Policy",
     "routing": "services.router.settings:Routing",
     "segments": "services.ops.settings:SegmentRules",

@@ -38,6 +38,10 @@ MORE_DOORS = {
     "services/gateway/webhooks/settings.py": "reads secrets from the environment",
     "services/gateway/webhooks/signatures.py": "shares the reading of keys with the door",
     "services/gateway/webhooks/translate.py": "logs what a tool sent that nobody can read",
+    "services/gateway/pollers/http.py": "calls the tools",
+    "services/gateway/pollers/loop.py": "calls, waits and delivers",
+    "services/gateway/pollers/running.py": "is started by the process",
+    "services/gateway/pollers/translate.py": "shares with the webhooks what becomes a record",
     "services/gateway/adapters/amplitude.py": "its reply tells the time",
     "services/gateway/adapters/customerio.py": "its protocol has messages without any id",
 }

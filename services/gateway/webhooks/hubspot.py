@@ -156,7 +156,7 @@ def _company(d: Delivery, id: str, own: OwnTime | None, thing: str, one: dict[st
     name, value = _property(one)
     field = options_of(d, HubspotOptions).company_properties.get(name)
     told: dict[str, Any] = {"external_ids": {SOURCE: thing}}
-    fitting = _account_value(field, value) if field else None
+    fitting = account_value(field, value) if field else None
     if field and not value and field in CLEARABLE:
         told["cleared"] = (field,)
     elif field and fitting is not None:
@@ -166,7 +166,7 @@ def _company(d: Delivery, id: str, own: OwnTime | None, thing: str, one: dict[st
     return [event(d, SOURCE, "account.updated", id, own, **told)]
 
 
-def _account_value(field: str, value: str) -> Any:
+def account_value(field: str, value: str) -> Any:
     """The value as the field takes it; None when it does not fit."""
     if field == "arr":
         return positive_money(value)
@@ -184,14 +184,14 @@ def _deal(d: Delivery, id: str, own: OwnTime | None, thing: str, one: dict[str, 
     field = options.deal_properties.get(name)
     if field is None:
         return []
-    told: dict[str, Any] = {field: _deal_value(field, value)}
+    told: dict[str, Any] = {field: deal_value(field, value)}
     if field == "stage" and value in (*options.won_stages, *options.lost_stages):
         told["won"] = value in options.won_stages
     links = {"hubspot_deal": thing}
     return [event(d, SOURCE, "opportunity.changed", id, own, external_ids=links, opportunity_id=thing, **told)]
 
 
-def _deal_value(field: str, value: str) -> Any:
+def deal_value(field: str, value: str) -> Any:
     readers = {"amount": money, "currency": currency, "closes_on": day, "stage": ident}
     return readers[field](value) if field in readers else KINDS.get(value.lower())
 

@@ -190,7 +190,7 @@ def _notified(delivery: Delivery, one: Element) -> list[Canonical]:
     id = needed(ident(one.value("Id")), "Notification.Id")
     own = when(fields.get("LastModifiedDate") or fields.get("SystemModstamp"), "LastModifiedDate")
     record_id = needed(ident(fields.get("Id")), "sObject.Id")
-    return _record(delivery, needed(kind or None, "the sObject's type"), id, own, record_id, fields)
+    return record_events(delivery, needed(kind or None, "the sObject's type"), id, own, record_id, fields)
 
 
 # -- JSON --------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def _relayed(delivery: Delivery, one: object) -> list[Canonical]:
     replay = ident(about.get("replayId"))
     own = when(payload.get("CreatedDate"), "CreatedDate")
     id = ident(about.get("EventUuid")) or ident(payload.get("EventUuid")) or (f"{name}:{replay}" if replay else None)
-    return _record(delivery, name, needed(id, "event.EventUuid"), own, None, payload)
+    return record_events(delivery, name, needed(id, "event.EventUuid"), own, None, payload)
 
 
 def _changed(delivery: Delivery, header: dict[str, Any], payload: dict[str, Any]) -> list[Canonical]:
@@ -233,13 +233,13 @@ def _changed(delivery: Delivery, header: dict[str, Any], payload: dict[str, Any]
     fields |= {name: None for name in header.get("nulledFields") or () if isinstance(name, str)}
     kind = needed(kind, "ChangeEventHeader.entityName")
     is_new = change == "CREATE"
-    return each(records, lambda one: _record(delivery, kind, f"{stem}:{one}", own, one, fields, is_new=is_new))
+    return each(records, lambda one: record_events(delivery, kind, f"{stem}:{one}", own, one, fields, is_new=is_new))
 
 
 # -- records -----------------------------------------------------------------------------------------
 
 
-def _record(
+def record_events(
     delivery: Delivery,
     kind: str,
     id: str,

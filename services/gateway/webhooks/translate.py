@@ -49,13 +49,14 @@ def read(tool: Tool, delivery: Delivery) -> Reading:
         log.error("an adapter failed", extra={"tool": tool.name, "error": type(error).__name__})
         events, unread = (), f"the adapter failed: {type(error).__name__}"
     for event in events:
-        misfit = _misfit(event)
-        if misfit is not None:
-            return Reading((), f"{event.type} does not fit the contract: {misfit}")
+        found = misfit(event)
+        if found is not None:
+            return Reading((), f"{event.type} does not fit the contract: {found}")
     return Reading(events, unread)
 
 
-def _misfit(event: Canonical) -> str | None:
+def misfit(event: Canonical) -> str | None:
+    """Why an event does not fit the contract, if it does not."""
     try:
         model_of(wire_type_of(event.type)).model_validate(event.body)
     except ValidationError as error:
