@@ -152,7 +152,7 @@ def own_time(value: object, field: str) -> OwnTime | None:
     try:
         if isinstance(value, str):
             at = datetime.fromisoformat(value)
-            return OwnTime(value, at if at.tzinfo else at.replace(tzinfo=UTC))
+            return OwnTime(value, at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC))
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             at = from_epoch(value)
             return OwnTime(rfc3339(at), at)

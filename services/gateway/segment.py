@@ -234,7 +234,9 @@ def quick_record(text: bytes, skew: timedelta, limits: Limits) -> Record | None:
         own, occurred_at = call.timestamp or None, None
         if own is not None:
             at = datetime.fromisoformat(own)
-            occurred_at = instant((at if at.tzinfo is not None else at.replace(tzinfo=UTC)) + skew)
+            if at.tzinfo is not UTC:
+                at = at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+            occurred_at = instant(at + skew)
     except (ValueError, OverflowError, RecursionError):
         return None
     user = call.userId or call.anonymousId

@@ -19,7 +19,8 @@ SMALL = Limits(event_bytes=600, batch_bytes=5_000, batch_events=6, depth=5, keys
 TEXTS = st.sampled_from(["", "u1", "é\u2028\U0001f600", "x" * 256, "x" * 257, "NaN", "2026-06-01T00:00:00Z"])
 TIMES = st.sampled_from(
     ["2026-06-01T00:00:00.123Z", "2026-06-01T02:00:00+02:00", "2026-06-01", "2026-06-01T00:00:00",
-     "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "soon", "", 1780000000, 1780000000123.5, None, True]
+     "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+02:00",
+     "9999-12-31T23:59:59-02:00", "soon", "", 1780000000, 1780000000123.5, None, True]
 )  # fmt: skip
 PLAIN = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True)
 VALUES = st.recursive(

@@ -142,6 +142,11 @@ def test_a_stated_time_beside_the_original_one_stands() -> None:
     assert event.own_time == "2026-06-02T08:00:00.000Z"
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-02:00"])
+def test_a_time_outside_of_what_utc_can_name_is_refused(at: str) -> None:
+    assert "timestamp cannot be read as a time" in refusal("track", a_track(timestamp=at)).reason
+
+
 def test_without_a_time_it_happened_at_receipt_and_has_no_own_time() -> None:
     (event,) = batch(a_track())
     assert (event.occurred_at, event.own_time) == (NOW, None)
