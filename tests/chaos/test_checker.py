@@ -17,7 +17,7 @@ from tests.support import chaos_report, oracle
 from tests.support.chaos_checks import Routed
 from tests.support.chaos_feed import ids_of
 from tests.support.chaos_mix import WISHES, WORDINGS, Mix, now
-from tests.support.chaos_run import RELEASE, Progress, unproven
+from tests.support.chaos_run import RELEASE, Progress, reasons, unproven
 from tests.support.oracle import Book, Raw, Step
 
 BASE = now()
@@ -258,6 +258,13 @@ def test_a_report_does_not_call_a_violated_run_clean() -> None:
     assert "VIOLATED" in said
     assert "3 × lost" in said
     assert "0 lost" not in said
+
+
+def test_a_report_says_what_ended_a_round() -> None:
+    trouble = reasons(ExceptionGroup("storm", [AssertionError("not settled:\nhealth 3"), OSError("gone")]))
+    assert trouble == ["AssertionError: not settled:", "OSError: gone"]
+    said = chaos_report.render(a_progress(finished=4, looks=[4], ended_by="; ".join(trouble)), RELEASE, [])
+    assert "A round ended by AssertionError: not settled:; OSError: gone." in said
 
 
 def test_rounds_that_nobody_looked_at_are_not_proven() -> None:

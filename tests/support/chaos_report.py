@@ -70,12 +70,13 @@ def render(progress: Progress, tier: Tier, missing: Sequence[str]) -> str:
 def verdict(progress: Progress, tier: Tier, missing: Sequence[str]) -> str:
     if progress.complaints:
         return f"**VIOLATED: {len(progress.complaints)} complaints, below.**"
+    ended = f" A round ended by {progress.ended_by}." if progress.ended_by else ""
     looked = max(progress.looks, default=0)
     found = f"**0 lost, 0 double** in the first {looked} rounds." if looked else "**Nothing was looked at.**"
     if progress.finished < tier.rounds:
         left = tier.rounds - progress.finished
         found = f"**Cut: {left} of {tier.rounds} rounds were not run.** {found}"
-    return found + (f" Not proven: {'; '.join(missing)}." if missing else "")
+    return found + ended + (f" Not proven: {'; '.join(missing)}." if missing else "")
 
 
 def listed(numbers: Sequence[int]) -> str:

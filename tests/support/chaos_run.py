@@ -79,6 +79,8 @@ class Progress:
     asked: list[str] = field(default_factory=list)
     """What the ids of the requests begin with that the looks themselves made."""
     complaints: list[str] = field(default_factory=list)
+    ended_by: str = ""
+    """What ended a run in the middle of a round, if it was not a look."""
     interruptions: int = 0
 
     @classmethod
@@ -108,13 +110,13 @@ class Run:
     async def all(self) -> Progress:
         """Every round that is not over yet, and none that would begin after `hours`.
 
-        Raises AssertionError with the complaints of the first look that has some; they are kept too.
+        Raises AssertionError with the complaints of the first look that has some. What ends it is kept.
         """
         progress = self.progress
         self.say(f"seed {progress.seed} (HUNE_CHAOS_SEED), home {self.home}")
         if progress.bases:
             progress.interruptions += 1
-            progress.complaints = []
+            progress.complaints, progress.ended_by = [], ""
             progress.save(self.path)
         try:
             await self.stack.start()
@@ -126,8 +128,8 @@ class Run:
                     await self._look(key)
             if progress.finished and progress.finished not in progress.looks:
                 await self._look(key)
-        except AssertionError as error:
-            progress.complaints = progress.complaints or str(error).splitlines()
+        except Exception as error:
+            progress.ended_by = "; ".join(reasons(error))
             progress.save(self.path)
             raise
         finally:
@@ -303,6 +305,13 @@ def result_complaints(
     complaints += checks.alternating(alerts)
     complaints += checks.alerts_as_ruled(alerts, rung)
     return complaints
+
+
+def reasons(error: BaseException) -> list[str]:
+    """The first line of each."""
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for inner in error.exceptions for reason in reasons(inner)]
+    return [f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"]
 
 
 def unproven(progress: Progress, tier: Tier) -> list[str]:

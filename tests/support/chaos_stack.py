@@ -294,9 +294,9 @@ class ChaosStack:
                     await consumer.commit({tp: OffsetAndMetadata(end, "") for tp, end in ends.items()})
                 finally:
                     await consumer.stop()
+                assert set(await self._group_offsets(group)) == set(places), "the group's offsets are at the end"
 
             await retried(commit)
-            assert set(await self._group_offsets(group)) == set(places), "the group's offsets are at the end"
 
     async def forget(self, service: str) -> None:
         """With all members gone, delete the group and every offset it has in Kafka."""
