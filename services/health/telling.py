@@ -74,18 +74,18 @@ def tell(
         return _tell_action(row, decision, cause, stamp, emit, policy)
     change = decision.change
     if change:
-        event = results.HealthScoreChanged(
+        event = results.HealthScoreChanged.model_validate({
             **stamp,
-            previous=score_event(change.previous) if change.previous else None,
-            current=score_event(change.current),
-            shares=tuple(
-                results.ShareOfChange(cause=name, points=points, kind=shares.kind_of(name))
+            "previous": _score(change.previous) if change.previous else None,
+            "current": _score(change.current),
+            "shares": [
+                {"cause": name, "points": points, "kind": shares.kind_of(name)}
                 for name, points in shares.largest_first(change.shares)
-            ),
-            why=change.why,
-            shown_band=change.shown_band,
-            baseline=cause.baseline,
-        )
+            ],
+            "why": change.why,
+            "shown_band": change.shown_band,
+            "baseline": cause.baseline,
+        })
         emit(RESULTS, event, "health_score.changed")
     if decision.state is not None:
         state = results.AccountState(account_id=row.account_id, as_of=cause.clock, **decision.state)
@@ -197,29 +197,34 @@ def _named(episode: Episode, account_id: str, people: People) -> Episode:
 
 
 def score_event(score: scoring.Score) -> results.Score:
-    return results.Score(
-        score=score.score,
-        band=score.band,
-        exact=score.shown,
-        coverage=score.coverage,
-        profile=score.profile,
-        profile_reason=score.because,
-        uncapped=score.uncapped,
-        caps=tuple(results.CapOfScore(cap=name, at=at) for name, at in score.caps),
-        override=_override(score),
-        parts=tuple(
-            results.Part(
-                measure=part.measure,
-                group=part.group,
-                value=part.value,
-                points=part.points,
-                weight=part.weight,
-                reason=part.reason,
-                as_of=part.as_of,
-            )
+    return results.Score.model_validate(_score(score))
+
+
+def _score(score: scoring.Score) -> dict[str, Any]:
+    """A score as `results.Score` has it: to validate the whole once takes half of one part after another."""
+    return {
+        "score": score.score,
+        "band": score.band,
+        "exact": score.shown,
+        "coverage": score.coverage,
+        "profile": score.profile,
+        "profile_reason": score.because,
+        "uncapped": score.uncapped,
+        "caps": [{"cap": name, "at": at} for name, at in score.caps],
+        "override": _override(score),
+        "parts": [
+            {
+                "measure": part.measure,
+                "group": part.group,
+                "value": part.value,
+                "points": part.points,
+                "weight": part.weight,
+                "reason": part.reason,
+                "as_of": part.as_of,
+            }
             for part in score.parts
-        ),
-    )
+        ],
+    }
 
 
 def _override(score: scoring.Score) -> results.ScoreOverride | None:
