@@ -96,6 +96,15 @@ class Walk:
             self.fresh.append(what)
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """How far the accounts of some partitions have been looked through for an older configuration."""
+
+    partitions: frozenset[int] = frozenset()
+    after: str = ""
+    is_done: bool = False
+
+
 class Names:
     """Names already in the databases, so that they are not written again; bounded, never wrong.
 
@@ -140,6 +149,8 @@ class Handlers:
         self.names = Names()
         self.kept: set[int] = set()
         """Partitions whose database says by what they score."""
+        self.sweeps: dict[int, Sweep] = {}
+        """By database."""
 
     async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
         """Apply a batch: learn all of it, assess the accounts in which something can have changed."""
@@ -182,8 +193,10 @@ class Handlers:
         await privacy.erase(unit, to_forget, store.ERASE)
 
     async def on_tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
-        """Assess accounts whose time has come."""
+        """Assess accounts whose time has come; the rest of the turn goes to those that another configuration scored."""
         due = await store.list_due(unit.db, clocks, limit)
+        if len(due) < limit:
+            due += await self._outdated(clocks, due, limit - len(due), unit)
         if not due:
             return 0
         rows = {row.account_id: row for row in due}
@@ -201,6 +214,21 @@ class Handlers:
         day = timedelta(days=1)
         await store.compact_usage(unit.db, list(rows), last.date() - COMPACT_DAYS * day, first.date() - day)
         return len(due)
+
+    async def _outdated(
+        self, clocks: Mapping[int, datetime], due: Sequence[Account], limit: int, unit: UnitOfWork
+    ) -> list[Account]:
+        """The next accounts to be scored again after a change of the configuration; each start looks through once."""
+        sweep, partitions = self.sweeps.get(unit.database), frozenset(clocks)
+        if sweep is None or sweep.partitions != partitions:
+            sweep = Sweep(partitions)
+        if sweep.is_done:
+            return []
+        found = await store.list_outdated(unit.db, partitions, self.policy.digest, sweep.after, limit)
+        after = Sweep(partitions, found[-1].account_id if found else sweep.after, len(found) < limit)
+        unit.on_commit.append(lambda: self.sweeps.update({unit.database: after}))
+        known = {row.account_id for row in due}
+        return [row for row in found if row.account_id not in known]
 
     def _asked(
         self,

@@ -93,6 +93,15 @@ DUE_ACCOUNTS = """
      limit $3
 """
 
+OUTDATED_ACCOUNTS = """
+    select account_id, partition, timezone, last_active_day, next_due_at, pending, assessed_at, assessed_live,
+           config_hash
+      from health.accounts
+     where account_id > $1 and partition = any($2::int[]) and config_hash <> $3
+     order by account_id
+     limit $4
+"""
+
 LOAD_MEMORIES = """
     select account_id, memory::text, tier
       from health.accounts
@@ -332,6 +341,14 @@ async def load_accounts(db: Connection, account_ids: Collection[str]) -> dict[st
 
 async def list_due(db: Connection, clocks: Mapping[int, datetime], limit: int) -> list[Account]:
     rows = await db.fetch(DUE_ACCOUNTS, list(clocks), list(clocks.values()), limit)
+    return [Account(*row) for row in rows]
+
+
+async def list_outdated(
+    db: Connection, partitions: Collection[int], digest: str, after: str, limit: int
+) -> list[Account]:
+    """Accounts that were assessed under another configuration, in the order of their ids."""
+    rows = await db.fetch(OUTDATED_ACCOUNTS, after, list(partitions), digest, limit)
     return [Account(*row) for row in rows]
 
 

@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [--quick] [NAME …]`: measure, print, and write docs/benchmarks.
 
-NAME is one of router, health, memory, thin, latency, accounts, dedupe, gateway; without any it is all of them.
+NAME is one of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway; without any it is all of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from devstack.stack import Stack
-from tests.benchmarks import accounts, dedupe, gateway, latency, report, thin, throughput
+from tests.benchmarks import accounts, dedupe, gateway, latency, report, rescore, thin, throughput
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Machine, Outcome
 
-NAMES = ("router", "health", "memory", "thin", "latency", "accounts", "dedupe", "gateway")
+NAMES = ("router", "health", "memory", "thin", "latency", "accounts", "rescore", "dedupe", "gateway")
 ON_A_BACKLOG = {"router", "health", "memory"}
 
 
@@ -58,6 +58,8 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: 
         await lab.close()
     if "accounts" in chosen:
         found(await accounts.measure(stack, accounts.QUICK if quick else accounts.FULL, say))
+    if "rescore" in chosen:
+        found(await rescore.measure(stack, rescore.QUICK if quick else rescore.FULL, say))
     return outcomes, version
 
 

@@ -50,9 +50,9 @@ async def measure(stack: Stack, size: Size, say: Any) -> Outcome:
     for count, lab in labs.items():
         say(f"accounts: an installation with {count:,}")
         await lab.open()
-        books[count] = _by_partition(count, lab.partitions)
+        books[count] = by_partition(count, lab.partitions)
         await lab.begin_life(traffic)
-        await _settle_in(lab, books[count])
+        await settle_in(lab, books[count])
     try:
         for repetition in range(size.repetitions):
             for count, lab in labs.items():
@@ -89,7 +89,7 @@ def _ratio(costs: list[Cost], least: list[Cost], of: Any) -> tuple[float, ...]:
     return tuple(of(cost) / of(base) for cost, base in zip(costs, least, strict=True))
 
 
-def _by_partition(count: int, partitions: int) -> list[list[str]]:
+def by_partition(count: int, partitions: int) -> list[list[str]]:
     book: list[list[str]] = [[] for _ in range(partitions)]
     for number in range(count):
         book[partition_for(account(number), partitions)].append(account(number))
@@ -107,7 +107,7 @@ def _windows(traffic: Traffic, book: list[list[str]], windows: int) -> Iterator[
             yield from traffic.routed(traffic.of([accounts[k] for k in picks.tolist()]))
 
 
-async def _settle_in(lab: Lab, book: list[list[str]]) -> None:
+async def settle_in(lab: Lab, book: list[list[str]]) -> None:
     """Accounts as they stand after a first use today: scored, with use of yesterday, nothing waiting."""
     memory = await lab.db.fetchval("select memory::text from health.accounts where account_id = $1", FIRST)
     now = datetime.now(UTC)

@@ -112,10 +112,12 @@ class Lab:
         self.db: asyncpg.Connection
         self.producer: Any
         self._observer: Any
+        self.options: dict[str, str] = {}
+        """Settings of the shipped processes beyond the addresses."""
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of the shipped processes: addresses, nothing else."""
+        """The environment of the shipped processes: addresses, and what a benchmark sets apart."""
         mine = {name: value for name, value in os.environ.items() if not name.startswith("HUNE_")}
         return {
             **mine,
@@ -125,6 +127,7 @@ class Lab:
             "HUNE_DATABASE_URL": self.database_url,
             "HUNE_PARTITIONS": str(self.partitions),
             "HUNE_TOPIC_PREFIX": self.name,
+            **self.options,
         }
 
     async def open(self) -> None:

@@ -74,12 +74,12 @@ async def measure(lab: Lab, size: Size, say: Any) -> Outcome:
                 await lab.settled(router)
                 await lab.settled(health)
                 times = watch.milliseconds()
-                p50, p99 = _share(times, 0.5), _share(times, 0.99)
+                p50, p99 = share(times, 0.5), share(times, 0.99)
                 found[name].append((p50, p99))
                 outcome.rows.append({
                     "traffic": name, "events_with_a_result": len(watch.sent), "results_missing":
-                    len(watch.sent.keys() - watch.seen.keys()), "p50_ms": p50, "p90_ms": _share(times, 0.9),
-                    "p99_ms": p99, "most_ms": _share(times, 1.0),
+                    len(watch.sent.keys() - watch.seen.keys()), "p50_ms": p50, "p90_ms": share(times, 0.9),
+                    "p99_ms": p99, "most_ms": share(times, 1.0),
                 })  # fmt: skip
     for name, shares in found.items():
         p50s, p99s = zip(*shares, strict=True)
@@ -114,8 +114,8 @@ def _mix(traffic: Traffic) -> Callable[[int], Iterator[tuple[Drawn, bool]]]:
 
 
 async def _run(lab: Lab, make: Callable[[int], Iterator[tuple[Drawn, bool]]], seconds: float) -> Watch:
-    watch, topic = Watch(), lab.topic(topics.RAW_EVENTS)
-    reader = asyncio.create_task(_watch(lab, watch, ready := asyncio.Event()))
+    seen, topic = Watch(), lab.topic(topics.RAW_EVENTS)
+    reader = asyncio.create_task(watch(lab, seen, ready := asyncio.Event()))
     try:
         await ready.wait()
         writer, began, done, total = Traffic(), time.monotonic(), 0, int(RATE * seconds)
@@ -123,27 +123,27 @@ async def _run(lab: Lab, make: Callable[[int], Iterator[tuple[Drawn, bool]]], se
             due = min(total, int((time.monotonic() - began) * RATE))
             drawn = [one for number in range(done, due) for one in make(number)]
             records, now = [writer.as_raw(event) for event, _ in drawn], time.monotonic()
-            watch.sent.update((event.id, now) for event, measured in drawn if measured)
+            seen.sent.update((event.id, now) for event, measured in drawn if measured)
             if records:
                 await lab.send(topic, records)
             done = due
             await asyncio.sleep(STEP_S)
-        await _all_seen(watch, reader)
+        await _all_seen(seen, reader)
     finally:
         reader.cancel()
         with suppress(asyncio.CancelledError):
             await reader
-    return watch
+    return seen
 
 
-async def _all_seen(watch: Watch, reader: asyncio.Task[None]) -> None:
+async def _all_seen(seen: Watch, reader: asyncio.Task[None]) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_S):
-            while watch.sent.keys() - watch.seen.keys() and not reader.done():  # noqa: ASYNC110
+            while seen.sent.keys() - seen.seen.keys() and not reader.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 
-async def _watch(lab: Lab, watch: Watch, ready: asyncio.Event) -> None:
+async def watch(lab: Lab, into: Watch, ready: asyncio.Event) -> None:
     """Read results as they are committed."""
     consumer = AIOKafkaConsumer(**consumer_options(lab.bootstrap_servers))
     await consumer.start()
@@ -158,7 +158,7 @@ async def _watch(lab: Lab, watch: Watch, ready: asyncio.Event) -> None:
                 now = time.monotonic()
                 for record in records:
                     for cause in _causes(record.value):
-                        watch.seen.setdefault(cause, now)
+                        into.seen.setdefault(cause, now)
     finally:
         await consumer.stop()
 
@@ -174,5 +174,5 @@ def _causes(body: bytes) -> tuple[str, ...]:
     return _decode(body).cause_ids
 
 
-def _share(ordered: list[float], share: float) -> float:
+def share(ordered: list[float], share: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 1) if ordered else float("inf")
