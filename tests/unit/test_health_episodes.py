@@ -36,8 +36,11 @@ def ids(watch: Watch) -> list[str]:
 
 @st.composite
 def flapping(draw: st.DrawFn) -> tuple[int, list[tuple[float, int]]]:
-    """A centre, and within a month (days ago, score) of which no score is more than 3 points off it."""
-    centre = draw(st.integers(0, 100))
+    """A centre, and within a month (days ago, score) of which no score is more than 3 points off it.
+
+    A sponsor always stays: to lose the last one is another rule's.
+    """
+    centre = draw(st.integers(4, 100))
     near = st.integers(max(0, centre - 3), min(100, centre + 3))
     times = draw(st.lists(st.floats(0, 30, allow_nan=False), min_size=2, max_size=40, unique=True))
     return centre, [(ago, draw(near)) for ago in sorted(times, reverse=True)]
