@@ -238,7 +238,14 @@ def triples(known: Facts, at: datetime, zone: ZoneInfo) -> set[tuple[date, int, 
 
 
 def before_life(known: Facts, assessed_at: datetime, at: datetime) -> Facts:
-    """What had been assessed, or is too old to be news: the rest came live, before the clock did."""
+    """What had been assessed, or is too old to be news: the rest came live, before the clock did.
+
+    The same facts where nothing did.
+    """
     seen = max(micros(assessed_at), micros(at - NEWS_FOR))
+    if not any(mark.at > seen for marks in known.things.values() for mark in marks) and not any(
+        events.size and events["at"].max() > seen for events in known.usage
+    ):
+        return known
     things = {key: past for key, marks in known.things.items() if (past := tuple(m for m in marks if m.at <= seen))}
     return Facts(known.account_id, things, tuple(events[events["at"] <= seen] for events in known.usage))

@@ -22,7 +22,7 @@ from shared.runtime import ownership
 from shared.runtime.api import Worker
 from shared.runtime.failpoints import reach
 from shared.runtime.ownership import Lost, Owned
-from shared.runtime.transaction import TICK_CHUNK, Attempt, Work
+from shared.runtime.transaction import Attempt, Work
 from shared.runtime.wire import Item, Own, Record, Refused, unpack_headers
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ MOST_UNPUBLISHED = 100_000
 DECODE_SLICE = 250
 HOUSEKEEPING_S = 0.2
 TICK_S = 1.0
+MOST_IN_TICK, LEAST_IN_TICK = 1_000, 50
+TICK_TURN_S = 0.25
+"""A tick moves as many accounts as fit into this: so long may a live event wait for it."""
 FAILURES_IN_A_ROW = 50  # records that the handler could not apply, with none that it could in between
 REFUSALS_IN_A_ROW = 1_000
 CIRCUIT_S = 10.0
@@ -65,6 +68,7 @@ class Lane:
         self._idle.set()
         self._applying: asyncio.Task[Attempt | None] | None = None
         self._ticked_at = 0.0
+        self._tick_size = LEAST_IN_TICK
         self._kept_at = 0.0
         self._stopping = False
         self._stop = asyncio.Event()
@@ -388,8 +392,13 @@ class Lane:
             ready = [o for o in self.owned.values() if o.live or o.clock is not None or self.worker.ticks_before_clock]
             if not ready:
                 return
-            attempt = await self._apply(Work((), ready, ticking=True))
-            if attempt is None or attempt.moved < TICK_CHUNK or self._queued:
+            size, began = self._tick_size, time.monotonic()
+            attempt = await self._apply(Work((), ready, ticks=size))
+            if attempt is None or attempt.moved < size:
+                return
+            fits = int(size * TICK_TURN_S / max(time.monotonic() - began, 0.001))
+            self._tick_size = max(LEAST_IN_TICK, min(MOST_IN_TICK, fits))
+            if self._queued:
                 return
 
     async def _redrive(self) -> None:

@@ -20,8 +20,6 @@ from shared.runtime.ownership import After, Owned
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import ClockMark, Item, Outgoing, Own, Record, Refused, from_ms, pack, pack_headers
 
-TICK_CHUNK = 1_000
-
 QUARANTINE = """
     insert into hune.quarantine as held (id, service, topic, partition, record_offset, key, value, headers,
                                          broker_time, reason, error)
@@ -52,7 +50,8 @@ class Work:
     items: Sequence[Item]
     owned: Sequence[Owned]
     redriven: Sequence[str] = ()
-    ticking: bool = False
+    ticks: int = 0
+    """At most how many accounts a tick may move; 0: no tick."""
     passed: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """(topic, partition) → where the consumer stands behind records that are nobody's (transaction markers)."""
 
@@ -63,7 +62,7 @@ class Work:
             return self
         ours = {o.partition for o in still}
         items = [item for item in self.items if item.record.partition in ours]
-        return Work(items, still, self.redriven, self.ticking, self.passed)
+        return Work(items, still, self.redriven, self.ticks, self.passed)
 
 
 class Attempt:
@@ -103,9 +102,9 @@ class Attempt:
         fresh = await self._without_duplicates(db, unit)
         if fresh:
             await self.worker.handle(Batch([own.signal for own in fresh]), unit)
-        if self.work.ticking and self.worker.tick is not None:
+        if self.work.ticks and self.worker.tick is not None:
             clocks = {o.partition: unit.clock(o.partition) or now for o in owned}
-            self.moved = await self.worker.tick(clocks, TICK_CHUNK, unit)
+            self.moved = await self.worker.tick(clocks, self.work.ticks, unit)
             if self.moved:
                 reach("inside_tick")
         for item in self.work.items:

@@ -19,7 +19,7 @@ from services.router.handlers import Router
 from shared import topics
 from shared.events import inputs
 from shared.ids import partition_of
-from shared.runtime import transaction
+from shared.runtime import lane
 from shared.runtime.wire import event_headers, pack_headers
 from tests.support.lab import (
     Hands,
@@ -396,7 +396,8 @@ async def test_a_membership_learnt_in_another_partition_releases_too(desk: Desk)
 
 async def test_those_who_stay_ambiguous_hide_nobody_behind_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep looks at a page at a time; a page full of those that cannot be released is not the end of it."""
-    monkeypatch.setattr(transaction, "TICK_CHUNK", 2)
+    monkeypatch.setattr(lane, "LEAST_IN_TICK", 2)
+    monkeypatch.setattr(lane, "MOST_IN_TICK", 2)
     for n in range(5):
         user = unique(f"a{n}")
         for account in ("one", "two"):
