@@ -74,18 +74,20 @@ def tell(
         return _tell_action(row, decision, cause, stamp, emit, policy)
     change = decision.change
     if change:
-        event = results.HealthScoreChanged.model_validate({
-            **stamp,
-            "previous": _score(change.previous) if change.previous else None,
-            "current": _score(change.current),
-            "shares": [
-                {"cause": name, "points": points, "kind": shares.kind_of(name)}
-                for name, points in shares.largest_first(change.shares)
-            ],
-            "why": change.why,
-            "shown_band": change.shown_band,
-            "baseline": cause.baseline,
-        })
+        event = results.HealthScoreChanged.model_validate(
+            {
+                **stamp,
+                "previous": _score(change.previous) if change.previous else None,
+                "current": _score(change.current),
+                "shares": [
+                    {"cause": name, "points": points, "kind": shares.kind_of(name)}
+                    for name, points in shares.largest_first(change.shares)
+                ],
+                "why": change.why,
+                "shown_band": change.shown_band,
+                "baseline": cause.baseline,
+            }
+        )
         emit(RESULTS, event, "health_score.changed")
     if decision.state is not None:
         state = results.AccountState(account_id=row.account_id, as_of=cause.clock, **decision.state)
