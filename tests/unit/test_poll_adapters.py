@@ -32,6 +32,7 @@ from shared.events import model_of, wire_type_of
 from tests.support import polled as made
 from tests.support.polled import NOW, as_json
 from tests.unit.test_webhook_adapters import JSON, ROOT, SAMPLES, altered, every_path, leaves
+from tests.unit.test_webhook_http import as_read_by_the_router
 
 ALL = list(made.RECORDS)
 MODULES: dict[str, Any] = {"salesforce": salesforce, "hubspot": hubspot, "chorus": chorus, "mixpanel": mixpanel}
@@ -213,6 +214,7 @@ def test_an_unread_record_is_kept_as_it_came_and_read_again_after_a_fix(tool: st
     (kept,), unread = records_of(feed, bad)
     headers: dict[str, bytes | None] = dict(kept.headers)
     assert is_polled(headers)
+    assert f"hune.polled.{tool}.{name}.v1" in str(as_read_by_the_router(kept))
     assert headers["ce_reason"] == (unread or "").encode()
     records, error = reread(headers, kept.value, [feed])
     assert (records, bool(error)) == ([], True)

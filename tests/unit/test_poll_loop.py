@@ -236,6 +236,7 @@ def test_whatever_fails_every_record_is_on_the_wire_and_the_cursor_never_ahead_o
 ) -> None:
     rows = made.spread(feed.tool, feed.name, count, until=NOW - timedelta(minutes=2))
     world = World(made.Account(feed.tool, {feed.name: rows}, most=10))
+    late = made.spread(feed.tool, feed.name, count + 4, until=NOW - timedelta(minutes=5), width=timedelta(0))[-1:]
 
     def delivered(position: datetime) -> None:
         before = [row for row in rows if made.time_of(feed.tool, feed.name, row) < position]
@@ -251,10 +252,10 @@ def test_whatever_fails_every_record_is_on_the_wire_and_the_cursor_never_ahead_o
         assert world.row.position == NOW - feed.settle
         later = made.spread(feed.tool, feed.name, count + 3, until=NOW + timedelta(minutes=20), width=timedelta(0))
         rows.extend(later[count:])
-        world.account.lists[feed.name] = rows
+        world.account.lists[feed.name] = [*rows, *late]  # the tool shows it only now, though it is older
         world.row.now, world.trouble = NOW + timedelta(hours=1), list(again)
         await until_it_succeeds(feed, world)
-        assert identities(world.wire) == expected(feed, rows)
+        assert identities(world.wire) == expected(feed, [*rows, *late])
         assert world.row.position == NOW + timedelta(hours=1) - feed.settle
 
     asyncio.run(live())
