@@ -13,6 +13,7 @@ import click
 
 ROOT = Path(__file__).parents[1]
 TIERS = ("unit", "contract", "integration", "e2e", "chaos")
+SDKS = "sdks"  # installs vendors' packages: only when named
 CONTAINERS = "containers"  # needs Docker: without a name only where an engine answers or one is asked for
 NO_TESTS = 5
 SKIPPED = (
@@ -22,12 +23,15 @@ SKIPPED = (
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("tiers", nargs=-1, type=click.Choice((*TIERS, CONTAINERS)))
+@click.argument("tiers", nargs=-1, type=click.Choice((*TIERS, SDKS, CONTAINERS)))
 @click.option(
     "--tier", type=click.Choice(("quick", "release")), default="quick", show_default=True, help="How much chaos."
 )
 def command(tiers: tuple[str, ...], tier: str) -> None:
-    """Run the test tiers against real Kafka and PostgreSQL; containers only where Docker answers, or when named."""
+    """Run the test tiers against real Kafka and PostgreSQL; containers only where Docker answers, or when named.
+
+    The vendors' SDKs are installed and run only when `sdks` is named.
+    """
     env = os.environ | {"HUNE_CHAOS_TIER": tier}
     done: list[str] = []
     with_containers = bool(os.environ.get("HUNE_TEST_CONTAINERS")) or (not tiers and docker_answers())
