@@ -85,6 +85,8 @@ class Mail:
             return _answered(error.recipients[to][0], "recipient refused")
         except smtplib.SMTPResponseException as error:
             return _answered(error.smtp_code, type(error).__name__)
+        except ssl.SSLCertVerificationError as error:
+            return Outcome("refused", f"the mail server's certificate: {error.verify_message}")
         except (OSError, smtplib.SMTPException) as error:
             return Outcome("unclear" if handed_over else "refused", type(error).__name__)
         return Outcome("sent")
