@@ -11,6 +11,7 @@ from cli import output
 from cli.reading import AsOf, default_as_of, exports
 from cli.support import Stores, nearest, open_snapshots, run
 from cli.times import TIME
+from cli.vault import revealed
 from shared.times import instant
 
 FORMATS = ("json", "csv", "parquet")
@@ -52,8 +53,15 @@ def _kinds(kind: str) -> str:
 @click.option("--by", metavar="UNIT", help="Another cut: month, segment, …, where the kind has it.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="json", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--contacts/--references", default=True, help="E-mail addresses, or the references of the contact vault.")
 def command(
-    kind: str, as_of: datetime | None, since: datetime | None, by: str | None, format_: str, as_json: bool
+    kind: str,
+    as_of: datetime | None,
+    since: datetime | None,
+    by: str | None,
+    format_: str,
+    as_json: bool,
+    contacts: bool,
 ) -> None:
     """Write one KIND of figures to stdout, one JSON object a line.
 
@@ -64,16 +72,19 @@ def command(
         raise click.BadParameter("Parquet is not written yet; use csv or json", param_hint="--format")
     if as_of and since and since > as_of:
         raise click.BadParameter("--since is after --as-of: nothing can be in between", param_hint="--since")
-    found, when = run(_export(kind, as_of, {"since": since, "by": by}))
+    found, when = run(_export(kind, as_of, {"since": since, "by": by}, contacts=contacts))
     click.echo(f"as of {instant(when.at)} ({when.why})", err=True)
     text = output.csv_text(found) if format_ == "csv" and not as_json else output.ndjson(found)
     click.echo(text, nl=False)
 
 
-async def _export(kind: str, as_of: datetime | None, options: dict[str, Any]) -> tuple[list[dict[str, Any]], AsOf]:
+async def _export(
+    kind: str, as_of: datetime | None, options: dict[str, Any], *, contacts: bool = True
+) -> tuple[list[dict[str, Any]], AsOf]:
     from cli.home import open_stores
 
     if kind not in exports():
         raise click.BadParameter(f"there is no {kind!r} to export; {_kinds(kind)}", param_hint="KIND")
     async with open_stores(need_kafka=False) as stores:
-        return await _read(stores, kind, as_of, options)
+        found, when = await _read(stores, kind, as_of, options)
+        return (await revealed(stores, found) if contacts else found), when

@@ -22,10 +22,14 @@ from cli.progress import Progress
 from cli.raw import LONGEST_VALUE, RawWriter, Run, open_writer
 from cli.send import REQUEST_TYPES, SHOWN, Latest, Step
 from cli.support import Stores, control_url, load_installation, run
+from cli.vault import load_keys
 from shared import db, topics
 from shared.ids import derived_id
 from shared.runtime.wire import pack_headers
 from shared.times import instant
+from shared.vault import store as vault
+from shared.vault.keys import fields
+from shared.vault.sealing import Contact, Sealer
 
 SERVICE = "import"
 CHUNK_ROWS = 5_000
@@ -130,6 +134,8 @@ class _Importing:
         self._progress = progress
         self._is_request = plan.type_name in REQUEST_TYPES
         self._bad_ids: list[str] = []
+        self._keys = load_keys(stores.home)
+        self._sealer = Sealer(self._keys, fields()) if self._keys is not None else None
 
     async def all(self, source: Source | files.Columns, table: Table, maps: Mapping[str, str]) -> ImportSummary:
         started, now = time.monotonic(), datetime.now(UTC)
@@ -192,6 +198,8 @@ class _Importing:
     ) -> None:
         """Send what is good of a chunk and hold what is bad; rows up to line `done` were sent before."""
         bad: list[tuple[Row, str]] = []
+        contacts: list[tuple[Contact, datetime]] = []
+        now = datetime.now(UTC)
         for row in chunk:
             try:
                 event, value = _event(row, rows)
@@ -203,7 +211,12 @@ class _Importing:
             summary.undated += event.is_undated
             if row.number > done:
                 topic = topics.RAW_REQUESTS if self._is_request else topics.RAW_EVENTS
-                writer.add(topic, event.key.encode(), value, the_run.headers)
+                key: bytes | None = event.key.encode()
+                sealed = self._sealer.seal_record(self._plan.type_name, key, value) if self._sealer else None
+                if sealed is not None:
+                    key, value = sealed.key, sealed.value
+                    contacts += [(contact, now) for contact in sealed.contacts]
+                writer.add(topic, key, value, the_run.headers)
         summary.bad_count += len(bad)
         summary.bad += [(row.number, fault) for row, fault in bad[: SHOWN - len(summary.bad)]]
         if not summary.imported and summary.bad_count >= HOPELESS:
@@ -212,6 +225,8 @@ class _Importing:
                 f"none of the first {summary.bad_count:,} rows can be read, so nothing was sent; "
                 f"line {number}: {fault}. Check --as, --map and --set."
             )
+        if contacts and self._keys is not None:
+            await vault.save(self._control, self._keys, contacts)
         await writer.flush()
         await self._hold(bad)
 

@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "config": Entry("cli.config", "check or compare the configuration"),
         "topics": Entry("cli.topics", "create and list the Kafka topics"),
         "privacy": Entry("cli.privacy", "delete or suppress a person"),
+        "vault": Entry("cli.vault", "the key of names and addresses: make, change"),
         "notify": Entry("cli.notify", "send a test message"),
         "db": Entry("cli.db", "tables and roles of the databases"),
     },

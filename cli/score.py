@@ -13,6 +13,7 @@ from cli import output
 from cli.reading import AsOf, default_as_of
 from cli.support import Stores, open_snapshots, run
 from cli.times import TIME
+from cli.vault import named, revealed
 from services.health import reading
 from shared.times import instant
 
@@ -53,7 +54,8 @@ async def _explain(account: str, as_of: datetime | None, config: Path | None, *,
     from cli.home import open_stores
 
     async with open_stores(need_kafka=False) as stores:
-        return await explain(stores, account, as_of, config, of_then=of_then)
+        found, when = await explain(stores, named(stores, account), as_of, config, of_then=of_then)
+        return await revealed(stores, found), when
 
 
 def described(found: Mapping[str, Any], whole: bool) -> str:

@@ -19,11 +19,16 @@ from cli.progress import Progress
 from cli.raw import LONGEST_VALUE, RawWriter, Run, open_writer
 from cli.support import Installation, Stores, control_url, load_installation, run
 from cli.times import loose_time
+from cli.vault import load_keys
 from shared import db, topics
+from shared.events import wire_type_of
 from shared.ids import derived_id
-from shared.runtime.wire import Headers
+from shared.runtime.wire import Headers, short_name
 from shared.times import instant
 from shared.topics import Topic
+from shared.vault import store as vault
+from shared.vault.keys import fields
+from shared.vault.sealing import Contact, Sealer
 
 CHUNK_LINES = 20_000
 CHUNK_BYTES = 8 << 20
@@ -135,6 +140,13 @@ def _place(head: _Line, time: str | None, identity: str | None, *, structured: b
     return Placed(topic, key.encode() if key else None, time, structured)
 
 
+def _type_of(line: bytes, topic: Topic) -> str:
+    if topic is topics.RAW_REQUESTS:
+        return "request.made"
+    given = _decode(line).type
+    return short_name(wire_type_of(given)) if isinstance(given, str) and given else "usage.tracked"
+
+
 def _is_request(head: _Line) -> bool:
     if head.type is not None:
         return head.type in REQUEST_TYPES
@@ -195,7 +207,8 @@ async def send_file(
 ) -> SendSummary:
     """Send a file of JSON lines; as a run with `replay`, which ends by moving the clock.
 
-    Each line's bytes become one record. An interrupted call goes on where Kafka had acknowledged everything.
+    Each line's bytes become one record; where there is a contact vault, with references for what is personal. An
+    interrupted call goes on where Kafka had acknowledged everything.
     """
     content = await asyncio.to_thread(files.content_hash, path)
     control = await db.connect(control_url(stores))
@@ -221,6 +234,9 @@ class _Sending:
         self._progress = progress
         self._headers: Headers = the_run.headers if the_run else []
         self._now = datetime.now(UTC)
+        self._keys = load_keys(stores.home)
+        self._sealer = Sealer(self._keys, fields()) if self._keys is not None else None
+        self._contacts: list[tuple[Contact, datetime]] = []
         self._summary = SendSummary(path, the_run.id if the_run else None)
 
     async def all(self, source: Source, installation: Installation) -> SendSummary:
@@ -235,6 +251,7 @@ class _Sending:
                 for line in chunk.lines:
                     number += 1
                     self._add(writer, number, line, latest)
+                await self._keep()
                 await writer.flush()
                 known |= {"lines": number, "bytes": chunk.end, "at": latest.at.isoformat() if latest.at else None}
                 self._memory.save(known)
@@ -271,10 +288,36 @@ class _Sending:
             summary.undated += 1
         else:
             latest.see(at)
+        if self._sealer is not None and not fault:
+            key, value = self._sealed(self._sealer, topic, key, value, structured)
         writer.add(topic, key, value, [*self._headers, *STRUCTURED] if structured else self._headers)
         summary.records += 1
         summary.requests += topic is topics.RAW_REQUESTS
         summary.size += len(value)
+
+    def _sealed(
+        self, sealer: Sealer, topic: Topic, key: bytes | None, value: bytes, structured: bool
+    ) -> tuple[bytes | None, bytes]:
+        """Key and line with references for what is personal; what it was is kept with the chunk."""
+        if not sealer.may_hold(value):
+            return key, value
+        type = _type_of(value, topic)
+        sealed = sealer.seal_structured(type, key, value) if structured else sealer.seal_record(type, key, value)
+        if sealed is None:
+            return key, value
+        self._contacts += [(contact, self._now) for contact in sealed.contacts]
+        return sealed.key, sealed.value
+
+    async def _keep(self) -> None:
+        """What was personal in the chunk goes to the vault before the chunk goes to Kafka's acknowledgement."""
+        if not self._contacts or self._keys is None:
+            return
+        control = await db.connect(control_url(self._stores))
+        try:
+            await vault.save(control, self._keys, self._contacts)
+        finally:
+            await control.close()
+        self._contacts = []
 
     async def _keep_pace(self, started: float) -> None:
         if self._rate is not None:

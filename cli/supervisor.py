@@ -19,11 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cli.home import Home, Phase, RunState, ServiceState, StoreState, spool_of
+from cli.vault import GIVEN, key_file
 from devstack import ports, processes
 from devstack.errors import StackError
 from devstack.stack import Stack, Store, check_alive
 from shared.errors import Misconfigured, PipelineError
 from shared.settings import DEFAULT_PARTITIONS
+from shared.vault import keys as vault
+from shared.vault.keys import Keys
 
 ROOT = Path(__file__).parents[1]
 SERVICES = ("gateway", "router", "health", "feedback", "qbr", "ops", "voc", "notify", "console")
@@ -260,7 +263,20 @@ class Supervisor:
         await self._until_ready(stores)
         urls = list(dict.fromkeys((self._stack.database_url, *self._stack.database_urls)))
         self._partitions = await choose_partitions(urls[0], self._env)
+        if await is_new(urls[0]):
+            self._make_vault()
         await migrate(urls, self._partitions)
+
+    def _make_vault(self) -> None:
+        """A new installation has a contact vault; one that was begun without goes on so until it is told otherwise."""
+        path = key_file(self.home.path)
+        if not path.exists() and not any(self._env.get(name, "").strip() for name in GIVEN):
+            vault.write(path, Keys.make())
+
+    def _vault_env(self) -> dict[str, str]:
+        path = key_file(self.home.path)
+        given = any(self._env.get(name, "").strip() for name in GIVEN)
+        return {} if given or not path.exists() else {vault.FILE_VARIABLE: str(path)}
 
     async def _make_topics(self) -> None:
         from shared.kafka import apply_topics
@@ -291,6 +307,7 @@ class Supervisor:
             "HUNE_GATEWAY_PORT": str(self._gateway_port),
             "HUNE_GATEWAY_SPOOL_DIR": self._env.get("HUNE_GATEWAY_SPOOL_DIR") or str(spool_of(self.home.path)),
             "PYTHONUNBUFFERED": "1",
+            **self._vault_env(),
         }
         for name, port in zip(names, ports.choose(len(names)), strict=True):
             service = ServiceProcess(name, port, self.home, env)
@@ -372,6 +389,17 @@ async def choose_partitions(database_url: str, env: Mapping[str, str]) -> int:
         if await connection.fetchval("select to_regclass('hune.installation')") is None:
             return DEFAULT_PARTITIONS
         return int(await connection.fetchval("select partitions from hune.installation") or DEFAULT_PARTITIONS)
+    finally:
+        await connection.close()
+
+
+async def is_new(database_url: str) -> bool:
+    """Whether no Hune has been in the database yet."""
+    from shared import db
+
+    connection = await db.connect(database_url)
+    try:
+        return await connection.fetchval("select to_regclass('hune.installation')") is None
     finally:
         await connection.close()
 

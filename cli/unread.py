@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from cli.support import Stores
+from cli.support import Stores, control_url
+from cli.vault import load_keys
 from services.gateway.canonical import Record
+from services.gateway.contacts import seal_all
 from services.gateway.pollers import settings as pollers
 from services.gateway.pollers import translate as polled
 from services.gateway.webhooks.settings import Webhooks, load
@@ -20,6 +23,9 @@ from shared.errors import Transient
 from shared.kafka import producer_options
 from shared.runtime.wire import unpack_headers
 from shared.settings import config_dir
+from shared.vault import store as vault
+from shared.vault.keys import fields
+from shared.vault.sealing import Sealer
 
 LIST = """
     select id, value, headers, broker_time from hune.quarantine
@@ -60,12 +66,28 @@ async def redrive(stores: Stores, database: db.Connection, ids: Sequence[str]) -
                 continue
             if error is None:
                 producer = producer or await stack.enter_async_context(_producer(stores))
-                await _send(producer, records)
+                await _send(producer, await _sealed(stores, records))
                 await database.execute(SENT, row["id"])
             else:
                 await database.execute(STILL, row["id"], error)
             found.append(Reread(row["id"], error))
     return found
+
+
+async def _sealed(stores: Stores, records: list[Record]) -> list[Record]:
+    """The records with references for what is personal, where there is a contact vault."""
+    keys = load_keys(stores.home)
+    if keys is None:
+        return records
+    sealed, found = seal_all(Sealer(keys, fields()), records)
+    if found:
+        control = await db.connect(control_url(stores))
+        try:
+            now = datetime.now(UTC)
+            await vault.save(control, keys, [(contact, now) for contact in found])
+        finally:
+            await control.close()
+    return sealed
 
 
 def _producer(stores: Stores) -> AIOKafkaProducer:

@@ -21,7 +21,7 @@ PATIENCE = 60.0
 LEAST_FREE_MB = 300
 CONTENTS = (
     "kafka", "kafka.new", "postgres", "postgres.new", "postgres.initial", "postgres.password",
-    "data", "state", "logs", "run",
+    "data", "state", "logs", "run", "spool", "vault.key",
 )  # fmt: skip
 Store = Kafka | Postgres
 

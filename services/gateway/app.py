@@ -32,6 +32,7 @@ from services.gateway import keys, metrics, store
 from services.gateway.adapters.base import Door, Incoming, Words
 from services.gateway.body import read_body
 from services.gateway.canonical import MAX_ID, Record, Refused, record_of
+from services.gateway.contacts import Contacts, is_gone
 from services.gateway.doors import DOORS
 from services.gateway.handlers import account_told, build
 from services.gateway.ingest import Durable, Ingest
@@ -41,6 +42,7 @@ from services.gateway.pollers import running
 from services.gateway.regulations import MAX_BYTES as MAX_REGULATION
 from services.gateway.regulations import read_regulation
 from services.gateway.requests import MAX_BYTES, MAX_WAIT_SECONDS, Conflict, Desk, read_request
+from services.gateway.requests import Request as Made
 from services.gateway.settings import GatewaySettings
 from services.gateway.spool import NotDurable, Spool
 from services.gateway.webhooks import settings as webhooks
@@ -53,6 +55,9 @@ from shared.errors import Misconfigured
 from shared.events.inputs import PrivacyRequested
 from shared.observability import logs
 from shared.settings import Settings
+from shared.vault import keys as vault
+from shared.vault.sealing import tokens_in
+from shared.vault.store import revealed
 
 __all__ = ["Gateway", "build", "impatient", "main", "make_app"]
 
@@ -112,6 +117,7 @@ class Gateway:
         self.trusts = webhooks.trusts(self.webhooks)
         self.polled = running.polled(settings.config_dir, self.webhooks)
         self.gone: frozenset[bytes] = frozenset()
+        self.contacts = _contacts(knobs, self.databases)
         self.runtime: Any | None = None
         self.worker = False
         self.fatal: str | None = None
@@ -132,6 +138,8 @@ class Gateway:
         self._tasks.append(asyncio.create_task(self._look_who_is_gone()))
         if self.polled:
             self._tasks.append(asyncio.create_task(self._poll()))
+        if self.contacts is not None:
+            self._tasks.append(asyncio.create_task(self._keep_contacts(self.contacts)))
         if worker:
             self._tasks.append(asyncio.create_task(self._run_worker()))
 
@@ -161,9 +169,7 @@ class Gateway:
                 await runtime.stop()
                 await asyncio.sleep(RETRY_AFTER_SECONDS)
             except Misconfigured as error:
-                log.critical("the gateway stops", extra={"error": str(error)})
-                self.fatal = str(error)
-                signal.raise_signal(signal.SIGTERM)
+                self._give_up(error)
                 return
             else:
                 self.runtime = runtime
@@ -216,8 +222,41 @@ class Gateway:
 
     async def _keep_polled(self, tool: str, records: list[Record]) -> None:
         door = f"poll.{tool}"
-        await self.ingest.publish(self.taken(records, door))
+        await self.publish(records, door)
         metrics.EVENTS.labels(door).inc(len(records))
+
+    async def _keep_contacts(self, contacts: Contacts) -> None:
+        """See that the vault's keys are this installation's, as soon as that can be seen, then look after it."""
+        while True:
+            try:
+                await contacts.check()
+                break
+            except (*TRANSIENT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.debug("the vault's keys could not be checked yet", extra={"error": type(error).__name__})
+                await asyncio.sleep(RETRY_AFTER_SECONDS)
+            except Misconfigured as error:
+                self._give_up(error)
+                return
+        await contacts.run()
+
+    def _give_up(self, error: Misconfigured) -> None:
+        log.critical("the gateway stops", extra={"error": str(error)})
+        self.fatal = str(error)
+        signal.raise_signal(signal.SIGTERM)
+
+    async def publish(self, records: list[Record], door: str) -> None:
+        """Records to where they are safe: not those of suppressed persons, and what is personal to the vault.
+
+        Raises NotDurable.
+        """
+        records = self.taken(records, door)
+        if self.contacts is not None:
+            records, found = self.contacts.seal(records)
+            if found:
+                records = self.taken(records, door)
+                fresh = [contact for contact in found if not is_gone(contact, self.gone)]
+                await self.contacts.keep(fresh, datetime.now(UTC))
+        await self.ingest.publish(records)
 
     def taken(self, records: list[Record], door: str) -> list[Record]:
         """The records without those of suppressed persons; a record of a person has the person's id as its key."""
@@ -231,6 +270,26 @@ class Gateway:
         if len(kept) < len(records):
             metrics.SUPPRESSED.labels(door).inc(len(records) - len(kept))
         return kept
+
+    def named(self, id: str) -> str:
+        """An id as events have it: an e-mail address by its reference."""
+        return self.contacts.sealer.reference(id) if self.contacts is not None else id
+
+    async def sealed(self, made: Made) -> Made:
+        """The request with references for whom it is about."""
+        if self.contacts is None:
+            return made
+        (record,), found = self.contacts.seal([made.record])
+        await self.contacts.keep(found, datetime.now(UTC))
+        return replace(made, record=record, account_id=made.account_id and self.named(made.account_id))
+
+    async def revealed(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What is told to who may ask, with addresses for references."""
+        if self.contacts is None or not tokens_in(told):
+            return told
+        async with self.databases.control.acquire() as db:
+            found: dict[str, Any] = await revealed(db, self.contacts.keys, told)
+        return found
 
     async def admit(self, key: str | None, scope: str) -> keys.Key:
         """The key's record. Raises Denied: 401, 403, or 503 when the key cannot be checked."""
@@ -292,6 +351,11 @@ def _ingest(settings: Settings, knobs: GatewaySettings) -> Ingest:
         metrics.SPOOL_BYTES.set_function(lambda: spool.size)
         metrics.SPOOL_AGE_SECONDS.set_function(spool.age)
     return Ingest(settings.kafka_bootstrap_servers, ack_seconds=seconds, queue_bytes=knobs.queue_bytes, spool=spool)
+
+
+def _contacts(knobs: GatewaySettings, databases: Databases) -> Contacts | None:
+    keys_of_vault = vault.load()
+    return None if keys_of_vault is None else Contacts(keys_of_vault, databases, knobs.spool_dir, vault.fields())
 
 
 def _respond(status: int, body: bytes, media_type: str = JSON, retry_after: int | None = None) -> Response:
@@ -422,7 +486,7 @@ async def _take_in(gateway: Gateway, door: Door, scope: Scope, receive: Receive,
         gateway.charge(known, max(1, len(records)))
         started = time.perf_counter()
         try:
-            await gateway.ingest.publish(gateway.taken(records, door.name))
+            await gateway.publish(records, door.name)
         finally:
             metrics.QUEUED_BYTES.set(gateway.ingest.queued_bytes)
         metrics.ACK_SECONDS.observe(time.perf_counter() - started)
@@ -492,11 +556,11 @@ async def _take_delivery(gateway: Gateway, tool: Tool, delivery: Delivery) -> in
         raise Denied(401, str(forged)) from None
     caller = keys.Key(f"webhook:{tool.name}", b"", frozenset())
     with gateway.share(caller):
-        records = gateway.taken(records_of(tool, delivery), f"webhook.{tool.name}")
+        records = records_of(tool, delivery)
         gateway.charge(caller, max(1, len(records)))
         started = time.perf_counter()
         try:
-            await gateway.ingest.publish(records)
+            await gateway.publish(records, f"webhook.{tool.name}")
         finally:
             metrics.QUEUED_BYTES.set(gateway.ingest.queued_bytes)
         metrics.ACK_SECONDS.observe(time.perf_counter() - started)
@@ -540,6 +604,7 @@ async def _make_request(gateway: Gateway, request: Request) -> tuple[int, bytes]
         made = read_request(body, datetime.now(UTC))
         await gateway.databases.open()
         try:
+            made = await gateway.sealed(made)
             await gateway.desk.submit(made)
         except Conflict:
             raise Refused(
@@ -567,7 +632,7 @@ async def _request_status(gateway: Gateway, request: Request) -> tuple[int, byte
         status = await gateway.desk.status(request.path_params["id"], 0.0 if gateway.draining else wait)
     if status is None:
         raise Denied(404, "no request has this id, or it is older than what is kept")
-    return 200, msgspec.json.encode(status)
+    return 200, msgspec.json.encode(await gateway.revealed(status))
 
 
 async def _account(gateway: Gateway, request: Request) -> tuple[int, bytes]:
@@ -575,14 +640,14 @@ async def _account(gateway: Gateway, request: Request) -> tuple[int, bytes]:
     key = await gateway.admit(_request_key(request), keys.ACCOUNTS)
     with gateway.share(key):
         gateway.charge(key, 1)
-        account_id = request.path_params["id"]
+        account_id = gateway.named(request.path_params["id"])
         if len(account_id) > MAX_ID or "\x00" in account_id:
             raise Refused(f"an account's id has at most {MAX_ID} characters, none of them NUL")
         await gateway.databases.open()
         for db in gateway.databases.all:
             row = await store.load_account(db, account_id)
             if row is not None:
-                return 200, msgspec.json.encode(account_told(account_id, row))
+                return 200, msgspec.json.encode(await gateway.revealed(account_told(account_id, row)))
     raise Denied(404, "no account has this id, or nothing has been computed for it yet")
 
 
@@ -596,7 +661,7 @@ async def _regulate(gateway: Gateway, request: Request) -> tuple[int, bytes]:
         events = read_regulation(body, datetime.now(UTC))
         gateway.charge(key, len(events))
         try:
-            await gateway.ingest.publish([record_of(event) for event in events])
+            await gateway.publish([record_of(event) for event in events], "regulations")
         except NotDurable as lost:
             raise Denied(503, f"{lost}; send the same again", retry_after=RETRY_AFTER_SECONDS) from None
     ids = [event.id for event in events]

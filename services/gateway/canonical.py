@@ -48,12 +48,16 @@ class Canonical(msgspec.Struct, frozen=True, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record as Kafka will hold it."""
+    """One record as Kafka will hold it.
+
+    `fields`, where the adapter knows them: names of plain values, and nothing else but an address can be personal.
+    """
 
     topic: str
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
+    fields: tuple[str, ...] | None = None
 
     @property
     def size(self) -> int:

@@ -24,3 +24,5 @@ POLL_TROUBLES = Counter(
     "hune_gateway_poll_troubles_total", "Calls to a tool that gave nothing", ["tool", "feed", "kind"]
 )
 POLL_LAG_SECONDS = Gauge("hune_gateway_poll_lag_seconds", "How far a feed's cursor is behind now", ["tool", "feed"])
+CONTACTS_MOVED = Counter("hune_gateway_contacts_moved_total", "Contacts moved from the journal to the vault's tables")
+CONTACTS_DAMAGED = Counter("hune_gateway_contacts_damaged_total", "Lines of the contacts' journal that cannot be read")

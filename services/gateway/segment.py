@@ -188,6 +188,7 @@ class _Used(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 _LEAST_BYTES_A_KEY = 4
+_NESTED = frozenset((dict, list))
 NO_SKEW = timedelta()
 _NO_CONTEXT = _Context()
 _track_of = msgspec.json.Decoder(_Track).decode
@@ -257,7 +258,8 @@ def quick_record(text: bytes, skew: timedelta, limits: Limits) -> Record | None:
             context = None
     used = _Used(call.event, feature, product, properties or None, user, own, groups or None, context)
     headers = _used_headers(call.messageId, own, occurred_at)
-    return Record(_RAW_EVENTS, user.encode(), encode(used), headers)
+    plain = not groups and (not properties or _NESTED.isdisjoint(map(type, properties.values())))
+    return Record(_RAW_EVENTS, user.encode(), encode(used), headers, tuple(properties or ()) if plain else None)
 
 
 def _check_batch_size(envelope: Envelope, limits: Limits) -> None:

@@ -10,13 +10,14 @@ from services.router.settings import Exclusions, Routing
 from shared import config
 from shared.runtime.api import Worker
 from shared.settings import Settings
+from shared.vault import keys
 
 
 def build(settings: Settings | None = None) -> Worker:
     folder = (settings or Settings.from_env()).config_dir
     routing = config.load(folder / "routing.yaml", Routing)
     exclusions = config.load(folder / "exclusions.yaml", Exclusions)
-    router = Router(routing.model, exclusions.model)
+    router = Router(routing.model, exclusions.model, keys.load())
     return Worker(
         name="router",
         reads=messages.READS,

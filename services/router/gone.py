@@ -14,6 +14,8 @@ from shared.ids import derived_id
 from shared.runtime.api import EVERYBODY
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import Headers, Outgoing, pack_headers, unpack_headers
+from shared.vault import store
+from shared.vault.keys import Keys
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 OVERLAP = timedelta(seconds=30)
@@ -72,7 +74,8 @@ class Register:
     What a batch adds stays even if the batch is done again: it says the same again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys | None = None) -> None:
+        self._keys = keys
         self._gone: dict[str, Gone] = {}
         self._known_to = BEGINNING
 
@@ -112,7 +115,10 @@ class Register:
             self._record(event, asked, unit)
             if erases:
                 await unit.db.execute(FORGET_MEMBERSHIPS, asked.user_id)
-                await privacy.forget_quarantined(unit.db, ["router", "import"], asked.user_id)
+                known = await store.values_of(unit.db, self._keys, asked.user_id) if self._keys else []
+                for word in (asked.user_id, *known):
+                    await privacy.forget_quarantined(unit.db, ["router", "import"], word)
+                await store.erase(unit.db, asked.user_id, event.received_at)
                 await _forget_parked(asked.user_id, unit.counts, unit)
 
     def _record(self, event: RawEvent, asked: inputs.PrivacyRequested, unit: UnitOfWork) -> None:

@@ -41,6 +41,9 @@ from shared.runtime.wire import (
     short_name,
     unpack_headers,
 )
+from shared.vault import store as vault
+from shared.vault.keys import Keys, fields
+from shared.vault.sealing import Contact, Sealer
 
 REMEMBERED = 200_000
 OVERLAP = timedelta(seconds=30)
@@ -70,15 +73,17 @@ class Plan:
     parked: list[ToPark] = field(default_factory=list)
     blocked: set[tuple[int, str]] = field(default_factory=set)
     asked_about: list[tuple[RawEvent, Headers]] = field(default_factory=list)
+    contacts: list[tuple[Contact, datetime]] = field(default_factory=list)
     begins_life: bool = False
 
 
 class Router:
     """The handler with what it may remember between batches: only facts that are committed."""
 
-    def __init__(self, routing: Routing, exclusions: Exclusions) -> None:
-        self.routing, self.exclusions = routing, exclusions
-        self.read = raw_reader(routing)
+    def __init__(self, routing: Routing, exclusions: Exclusions, keys: Keys | None = None) -> None:
+        sealer = Sealer(keys, fields()) if keys is not None else None
+        self.routing, self.exclusions, self._keys = routing, exclusions.sealed(sealer), keys
+        self.read = raw_reader(routing, sealer)
         self._outputs = {
             wire_type: tuple(topics.ROUTED[domain].name for domain in domains)
             for wire_type in known_types()
@@ -91,7 +96,7 @@ class Router:
         self._merges: dict[str, Merge] = {}
         self._merges_to: int | None = None
         self._live = False
-        self._gone = Register()
+        self._gone = Register(keys)
         self._index = an_index(())
         self._indexed_to = BEGINNING
         self._swept_at: dict[int, datetime] = {}
@@ -107,6 +112,8 @@ class Router:
         for event in events:
             if self._gone.drops(event, unit):
                 continue
+            if event.contacts:
+                plan.contacts += [(contact, event.received_at) for contact in event.contacts]
             if event.data is None and self._is_settled(event):
                 self._copy(event, event.account_id, self._of_use, unit)  # type: ignore[arg-type]
                 routed[event.partition] += 1
@@ -193,6 +200,8 @@ class Router:
         if plan.released:
             reach("after_release")
         await store.save_parked(unit.db, plan.parked)
+        if plan.contacts and self._keys is not None:
+            await vault.save(unit.db, self._keys, plan.contacts)
         await self._gone.save(plan.asked_about, unit)
         if plan.merges:
             unit.on_commit.append(lambda: self._merges.update(plan.merges))

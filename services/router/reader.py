@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated
@@ -29,6 +29,7 @@ from shared.runtime.wire import (
     rfc3339,
     short_name,
 )
+from shared.vault.sealing import Contact, Sealer
 
 SOURCE = "hune"
 HOUR_MS = 3600 * 1000
@@ -65,6 +66,8 @@ class RawEvent(msgspec.Struct, gc=False):
     """The decoded fact; None for usage, which is checked but not decoded."""
     time: str | None
     """`occurred_at` as it came, if that is RFC 3339 in UTC."""
+    contacts: Sequence[Contact] = ()
+    """What was personal in it: a producer of its own does not come through a door that keeps it."""
 
     @property
     def type(self) -> str:
@@ -116,13 +119,13 @@ _structured = msgspec.json.Decoder(_Structured).decode
 _anything = msgspec.json.Decoder().decode
 
 
-def raw_reader(routing: Routing) -> Callable[[Record], Item]:
-    """Make the reader of the raw topics."""
+def raw_reader(routing: Routing, sealer: Sealer | None = None) -> Callable[[Record], Item]:
+    """Make the reader of the raw topics; with a sealer what is personal becomes references here at the latest."""
     paths = routing.account_paths[1:] if routing.account_paths[:1] == ("account_id",) else routing.account_paths
 
     def read(record: Record) -> Item:
         try:
-            return Own(record, _read(record, paths), None)  # type: ignore[arg-type]
+            return Own(record, _read(record, paths, sealer), None)  # type: ignore[arg-type]
         except Poison as error:
             return Refused(record, str(error))
         except (ValidationError, msgspec.ValidationError) as error:
@@ -135,21 +138,21 @@ def raw_reader(routing: Routing) -> Callable[[Record], Item]:
     return read
 
 
-def _read(record: Record, paths: tuple[str, ...]) -> RawEvent:
+def _read(record: Record, paths: tuple[str, ...], sealer: Sealer | None = None) -> RawEvent:
     value = record.value
     if not value:
         raise Poison("the record is empty")
     if not record.headers:
         _refuse_unfit(value)
-        return _from_plain(record, value, _NO_HEADERS, paths)
+        return _from_plain(record, value, _NO_HEADERS, paths, sealer)
     headers = dict(record.headers)
     refuse_batch(headers)
     _refuse_unfit(value)
     if "ce_type" in headers or "ce_id" in headers:
-        return _binary(record, value, headers, paths)
+        return _binary(record, value, headers, paths, sealer)
     if b"cloudevents" in (headers.get("content-type") or b""):
-        return _from_structured(record, value, headers, paths)
-    return _from_plain(record, value, headers, paths)
+        return _from_structured(record, value, headers, paths, sealer)
+    return _from_plain(record, value, headers, paths, sealer)
 
 
 def _refuse_unfit(value: bytes) -> None:
@@ -165,7 +168,9 @@ def _refuse_unfit(value: bytes) -> None:
         from_json(value, allow_inf_nan=False)
 
 
-def _binary(record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
+def _binary(
+    record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...], sealer: Sealer | None
+) -> RawEvent:
     def need(name: str) -> str:
         header = headers.get(name)
         if not header:
@@ -178,30 +183,32 @@ def _binary(record: Record, value: bytes, headers: dict[str, bytes | None], path
     own = headers.get("ce_owntime", time)
     own_time = own.decode() if own else None
     wire_type, id, source = need("ce_type"), need("ce_id"), need("ce_source")
-    return _build(record, headers, paths, wire_type, id, source, own_time, time.decode() if time else None, value, None)
+    at = time.decode() if time else None
+    return _build(record, headers, paths, wire_type, id, source, own_time, at, value, None, sealer)
 
 
 def _from_structured(
-    record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]
+    record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...], sealer: Sealer | None
 ) -> RawEvent:
     event = _structured(value)
     own_time, data = event.owntime or event.time, bytes(event.data) or b"{}"
-    return _build(record, headers, paths, event.type, event.id, event.source, own_time, event.time, data, None)
+    return _build(record, headers, paths, event.type, event.id, event.source, own_time, event.time, data, None, sealer)
 
 
-def _from_plain(record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...]) -> RawEvent:
+def _from_plain(
+    record: Record, value: bytes, headers: dict[str, bytes | None], paths: tuple[str, ...], sealer: Sealer | None
+) -> RawEvent:
     body = _plain(value)
     if body.specversion is not None:
-        return _from_structured(record, value, headers, paths)
+        return _from_structured(record, value, headers, paths, sealer)
     identity = body.id if body.id is not None else body.event_id or body.messageId
     if identity is None or identity == "":
         raise Poison("id is missing: give the event an `id` (or `event_id`, `messageId`)")
     time = None if body.timestamp is None else str(body.timestamp)
     default = REQUEST if record.topic.endswith("raw.requests.v1") else USAGE
     wire_type = wire_type_of(body.type) if body.type else default
-    return _build(
-        record, headers, paths, wire_type, str(identity), SOURCE, body.originalTimestamp or time, time, value, body
-    )
+    own_time = body.originalTimestamp or time
+    return _build(record, headers, paths, wire_type, str(identity), SOURCE, own_time, time, value, body, sealer)
 
 
 def _build(
@@ -215,12 +222,18 @@ def _build(
     time: str | None,
     value: bytes,
     body: _Plain | None,
+    sealer: Sealer | None = None,
 ) -> RawEvent:
     if not 0 < len(id) <= LONGEST_ID or not 0 < len(source) <= LONGEST_ID:
         raise Poison(f"id and source take 1 to {LONGEST_ID} characters")
     if own_time is not None and len(own_time) > LONGEST_TIME:
         raise Poison(f"the event's own time takes at most {LONGEST_TIME} characters")
     data: Event | None = None
+    contacts: Sequence[Contact] = ()
+    if sealer is not None:
+        sealed = sealer.seal_record(short_name(wire_type), None, value)
+        if sealed is not None:
+            value, body, contacts = sealed.value, None, sealed.contacts
     if wire_type == USAGE:
         body = body or _plain(value)
         account_id, user_id = body.account_id, body.user_id
@@ -256,6 +269,7 @@ def _build(
         _word(headers, "ce_run") if "ce_run" in headers else None,
         data,
         time if time is not None and time[-1:] == "Z" and time[10:11] == "T" else None,
+        contacts,
     )
 
 

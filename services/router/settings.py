@@ -11,6 +11,7 @@ from services.router import actions
 from shared.events import known_types
 from shared.events.inputs import ClockSet, RequestMade
 from shared.topics import WORKERS
+from shared.vault.sealing import Sealer
 
 
 class _Strict(BaseModel):
@@ -74,6 +75,25 @@ class Exclusion(_Strict):
 
 class Exclusions(_Strict):
     rules: tuple[Exclusion, ...] = ()
+
+    def sealed(self, sealer: Sealer | None) -> Exclusions:
+        """The same with references for addresses, as events have them; `*@domain` fits both."""
+        if sealer is None:
+            return self
+        rules = tuple(
+            rule.model_copy(
+                update={
+                    "account_id": tuple(_sealed(pattern, sealer) for pattern in rule.account_id),
+                    "user_id": tuple(_sealed(pattern, sealer) for pattern in rule.user_id),
+                }
+            )
+            for rule in self.rules
+        )
+        return self.model_copy(update={"rules": rules})
+
+
+def _sealed(pattern: str, sealer: Sealer) -> str:
+    return pattern if any(sign in pattern for sign in "*?[") else sealer.reference(pattern)
 
 
 def find(body: Any, path: str) -> Any:

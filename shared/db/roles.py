@@ -20,6 +20,14 @@ RUNTIME: Mapping[str, str] = {
 """Tables of the schema hune that hold rows of every service, told apart by their column `service`."""
 
 
+VAULT: Mapping[str, Mapping[str, str]] = {
+    "people": {"gateway": "select, insert", "router": "select, insert, delete"},
+    "contacts": {"gateway": "select, insert", "router": "select, insert, delete"},
+    "forgotten": {"gateway": "select", "router": "select, insert, update"},
+    "vault": {"gateway": "select, insert"},
+}
+"""Tables of the contact vault: what each service that has to do with it may do."""
+
 MADE = re.compile(r"create schema (?:if not exists )?(\w+)")
 
 
@@ -67,6 +75,9 @@ def _of_service(role: str, service: str, *, has_tables: bool) -> Iterator[str]:
     yield f"grant select on hune.installation to {role}"
     for table, rights in RUNTIME.items():
         yield f"grant {rights} on hune.{table} to {role}"
+    for table, services in VAULT.items():
+        if service in services:
+            yield f"grant {services[service]} on hune.{table} to {role}"
     if has_tables:
         yield f"grant usage on schema {service} to {role}"
         yield from _on_all(role, service, "select, insert, update, delete")
@@ -78,6 +89,7 @@ def _of_cli(role: str, schemas: Sequence[str]) -> Iterator[str]:
         yield f"grant usage on schema {schema} to {role}"
         yield from _on_all(role, schema, "select")
     yield f"grant insert, update on hune.quarantine to {role}"
+    yield f"grant insert, update on hune.people, hune.contacts, hune.vault to {role}"
     if "gateway" in schemas:
         yield f"grant insert, update on all tables in schema gateway to {role}"
 

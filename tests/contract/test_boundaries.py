@@ -32,7 +32,10 @@ MORE_DOORS = {
     "services/router/gone.py": "drops and tells",
     "services/router/reader.py": "knows Kafka's records",
     **dict.fromkeys(
-        (f"services/gateway/{room}.py" for room in ("body", "ingest", "keys", "metrics", "requests", "spool")),
+        (
+            f"services/gateway/{room}.py"
+            for room in ("body", "contacts", "ingest", "keys", "metrics", "requests", "spool")
+        ),
         "the HTTP door itself",
     ),
     "services/gateway/webhooks/settings.py": "reads secrets from the environment",
