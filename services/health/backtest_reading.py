@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from services.health import peers
 from services.health.facts import Facts, Key, Mark
 from services.health.store import OF_THEN
 from services.health.usage import Events, from_bytes, micros
@@ -43,4 +44,6 @@ async def read_history(dbs: Sequence[Connection], as_of: datetime) -> list[Facts
             past = events[events["at"] <= until]
             if past.size:
                 used[account] = (*used.get(account, ()), past)
-    return [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*things, *used})]
+    return peers.with_each_other(
+        [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*things, *used})]
+    )

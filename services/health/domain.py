@@ -248,4 +248,5 @@ def before_life(known: Facts, assessed_at: datetime, at: datetime) -> Facts:
     ):
         return known
     things = {key: past for key, marks in known.things.items() if (past := tuple(m for m in marks if m.at <= seen))}
-    return Facts(known.account_id, things, tuple(events[events["at"] <= seen] for events in known.usage))
+    past_use = tuple(events[events["at"] <= seen] for events in known.usage)
+    return Facts(known.account_id, things, past_use, peers=known.peers)

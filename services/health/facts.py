@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from services.health.usage import DAY_US, UTC_ZONE, Events, Usage, joined, micros, moment
+
+if TYPE_CHECKING:
+    from services.health.peers import Peers
 
 QUOTE = 280
 Key = tuple[str, str]
@@ -273,17 +276,20 @@ class Facts:
     things: Mapping[Key, tuple[Mark, ...]]
     usage: tuple[Events, ...] = ()
     looked: Looked = field(default_factory=lambda: Looked(), compare=False, repr=False)
+    peers: Peers | None = field(default=None, compare=False, repr=False)
+    """Who knows of other accounts, where a measure is ranked among them."""
 
     def with_mark(self, learnt: Learnt) -> Facts:
         marks = self.things.get(learnt.key, ())
         if any(known.id == learnt.mark.id and known.verb == learnt.mark.verb for known in marks):
             return self
-        return Facts(self.account_id, {**self.things, learnt.key: (*marks, learnt.mark)}, self.usage, self.looked)
+        things = {**self.things, learnt.key: (*marks, learnt.mark)}
+        return Facts(self.account_id, things, self.usage, self.looked, self.peers)
 
     def with_usage(self, events: Events) -> Facts:
         before = self.looked
         looked = Looked(before.usage, before.parts, before.folds)
-        return Facts(self.account_id, self.things, (*self.usage, events), looked)
+        return Facts(self.account_id, self.things, (*self.usage, events), looked, self.peers)
 
     def usage_until(self, at: datetime) -> Usage:
         looked, parts = self.looked, len(self.usage)

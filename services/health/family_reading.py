@@ -143,12 +143,12 @@ def _of_user(known: Facts, user: int, user_id: str) -> Facts:
         for key, marks in known.things.items()
         if key[0] != "answer" or any(mark.data.get("person") == user_id for mark in marks)
     }
-    return Facts(known.account_id, things, mine.usage)
+    return Facts(known.account_id, things, mine.usage, peers=known.peers)
 
 
 def _of_events(known: Facts, keep: Callable[[Events], Any]) -> Facts:
     parts = (part[keep(part)] for part in known.usage)
-    return Facts(known.account_id, known.things, tuple(part for part in parts if part.size))
+    return Facts(known.account_id, known.things, tuple(part for part in parts if part.size), peers=known.peers)
 
 
 def _six(value: float | None) -> float | None:

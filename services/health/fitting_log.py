@@ -63,6 +63,7 @@ def as_model(found: TableModel, base: Model) -> Model:
                 "worst": None,
                 "best": None,
                 "above": None,
+                "percentile": None,
                 "at_least": column.at_least,
                 "weight": column.weight,
                 "missing": "ignore",

@@ -7,6 +7,7 @@ can change something; so no decision depends on where batches end.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.health import actions, domain, episodes, facts, kin, merging, overrides, store, telling, usage
+from services.health import actions, domain, episodes, facts, kin, merging, metrics, overrides, store, telling, usage
 from services.health.actions import Acted, Action, Declined, Past
+from services.health.counting import PEERS_COUNTED, Counting
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts, Ignore, Key, Learnt, Reject
@@ -30,11 +32,14 @@ from shared.requests import Unusable
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
 
+log = logging.getLogger(__name__)
 Used = tuple[int, int, int, int]
 """A row of use, as `usage.EVENT` has it."""
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Due as soon as there is a clock."""
 CHILD_SCORED = results.ChildScored.type_name
+AGAIN_IN = timedelta(hours=1)
+"""When an account is tried again that could not be looked at."""
 MOST_CACHED = 1_000_000
 COMPACT_DAYS = 8
 
@@ -147,6 +152,7 @@ class Handlers:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.names = Names()
+        self.counting = Counting(policy)
         self.kept: set[int] = set()
         """Partitions whose database says by what they score."""
         self.sweeps: dict[int, Sweep] = {}
@@ -161,6 +167,9 @@ class Handlers:
         others = await _keep_tiers(await _keep_rates(others, unit), unit)
         heard = [signal for signal in others if signal.type == CHILD_SCORED]
         others = [signal for signal in others if signal.type != CHILD_SCORED] if heard else others
+        if counted := [signal for signal in others if signal.type == PEERS_COUNTED]:
+            await self.counting.hear(counted, unit)
+            others = [signal for signal in others if signal.type != PEERS_COUNTED]
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         done = self._asked(others, learnt, rows, unit)
@@ -198,17 +207,21 @@ class Handlers:
         if len(due) < limit:
             due += await self._outdated(clocks, due, limit - len(due), unit)
         if not due:
-            return 0
+            return await self.counting.count(clocks, limit, unit) if self.policy.model.ranked else 0
         rows = {row.account_id: row for row in due}
         first, last = min(clocks[row.partition] for row in due), max(clocks[row.partition] for row in due)
         walks = await self._load_rows(list(rows.values()), first, (), unit)
+        failed: list[tuple[Account, datetime, Exception]] = []
         for walk in walks.values():
             at = clocks[walk.row.partition]
-            live, cause = unit.is_live(walk.row.partition), f"{walk.row.account_id}:{at.isoformat()}"
-            if self._behind(walk.row, live=live):
-                self._catch_up(walk, at, cause, unit)
-            else:
-                self._assess(walk, telling.Cause(cause, at, (), at, baseline=not live), unit)
+            try:
+                self._look(walk, at, unit)
+            except Exception as error:  # one account must not keep the others from being looked at
+                failed.append((walk.row, at, error))
+        if failed:
+            for row, _, _ in failed:
+                del walks[row.account_id]
+            await _set_aside(failed, unit)
         await self._tell(list(walks.values()), [], unit)
         await self._tell_family(list(walks.values()), (), unit)
         day = timedelta(days=1)
@@ -229,6 +242,14 @@ class Handlers:
         unit.on_commit.append(lambda: self.sweeps.update({unit.database: after}))
         known = {row.account_id for row in due}
         return [row for row in found if row.account_id not in known]
+
+    def _look(self, walk: Walk, at: datetime, unit: UnitOfWork) -> None:
+        """Assess an account because time has passed."""
+        live, cause = unit.is_live(walk.row.partition), f"{walk.row.account_id}:{at.isoformat()}"
+        if self._behind(walk.row, live=live):
+            self._catch_up(walk, at, cause, unit)
+        else:
+            self._assess(walk, telling.Cause(cause, at, (), at, baseline=not live), unit)
 
     def _asked(
         self,
@@ -333,6 +354,11 @@ class Handlers:
         await self._load_older(memories.values(), unit)
         since = (at - self.policy.history).date()
         known, unsettled = await store.load_facts(unit.db, ids, at=at, since=since, keys=keys)
+        if self.policy.model.ranked:
+            for row in rows:
+                if (now := unit.clock(row.partition)) is not None:
+                    peers = await self.counting.peers_of(row.partition, now, unit.db)
+                    known[row.account_id] = replace(known[row.account_id], peers=peers)
         return {
             (name := row.account_id): Walk(
                 row, known[name], memories.get(name, Memory()), row, unsettled.get(name, set())
@@ -563,6 +589,20 @@ class Handlers:
 
 def _zone(row: Account) -> ZoneInfo:
     return UTC_ZONE if row.timezone == "UTC" else ZoneInfo(row.timezone)
+
+
+async def _set_aside(failed: Sequence[tuple[Account, datetime, Exception]], unit: UnitOfWork) -> None:
+    """Note accounts that could not be looked at, with the reason, and try them again later."""
+    said = [(row, at, f"{type(error).__name__}: {error}") for row, at, error in failed]
+    await store.save_set_aside(unit.db, [(row.account_id, row.partition, at, reason) for row, at, reason in said])
+    await store.save_accounts(unit.db, [(replace(row, next_due_at=at + AGAIN_IN), None) for row, at, _ in said])
+
+    def tell() -> None:
+        metrics.SET_ASIDE.inc(len(failed))
+        for row, _, error in failed:
+            log.error("an account is set aside", extra={"account_id": row.account_id}, exc_info=error)
+
+    unit.on_commit.append(tell)
 
 
 def _quiet(signal: Signal, unit: UnitOfWork) -> bool:

@@ -80,7 +80,8 @@ def before(known: Facts, at: datetime) -> Facts:
     things = {
         key: past for key, marks in known.things.items() if (past := tuple(mark for mark in marks if mark.at < until))
     }
-    return Facts(known.account_id, things, tuple(events[events["at"] < until] for events in known.usage))
+    past_use = tuple(events[events["at"] < until] for events in known.usage)
+    return Facts(known.account_id, things, past_use, peers=known.peers)
 
 
 def scored(known: Facts, at: datetime, model: Model) -> tuple[Score, str] | None:

@@ -84,7 +84,11 @@ class Closing:
             ended += self._tell(rows[name], memory, accounts[name], at, unit)
         if ended:
             await store.save_alerts(unit.db, ended, self.policy.digest)
-        last = [(rows[name], _last(memory, accounts[name])) for name, memory in sorted(told.items())]
+        # Of no configuration: a change of it scores the others anew.
+        last = [
+            (replace(rows[name], config_hash=None), _last(memory, accounts[name]))
+            for name, memory in sorted(told.items())
+        ]
         await store.save_accounts(unit.db, last)
         if self.policy.model.family is not None:
             places = {name: rows[name].partition for name in told}

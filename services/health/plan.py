@@ -10,11 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from services.health.settings import Bands, Cap, Measure, Model, Profile, Scale
+    from services.health.settings import Bands, Cap, Measure, Model, Percentile, Profile, Scale
 
 DEFAULT = "default"
 """The profile of whoever no other one fits."""
 Scaled = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A scale that needs the values of others: what it is worth is known for an account at a moment alone."""
+
+    rule: Percentile
+
+    def __call__(self, value: float) -> float:
+        raise AssertionError("a rank needs peers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,8 @@ def points_above(value: float, edges: Sequence[float], points: Sequence[float]) 
 
 def scaled(scale: Scale) -> Scaled:
     """The points of a value on a scale."""
+    if scale.percentile is not None:
+        return Ranked(scale.percentile)
     if scale.worst is not None and scale.best is not None:
         return _straight(scale.worst, scale.best)
     steps = scale.at_least or scale.above or {}

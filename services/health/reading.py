@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from services.health import comparing, facts, overrides, scoring, shares, store, telling, usage, wording
+from services.health import comparing, facts, overrides, peers, scoring, shares, store, telling, usage, wording
 from services.health.adoption_reading import adoption_rows, time_to_value_rows
 from services.health.alert_reading import export_alerts
 from services.health.comparing import Comparison
@@ -61,7 +61,9 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, account_id: str | No
         for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id, as_of):
             used[account] = (*used.get(account, ()), from_bytes(body))
     heard_of = {account for account, known in things.items() if any(kind != "voice" for kind, _ in known)}
-    return [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*heard_of, *used})]
+    return peers.with_each_other(
+        [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*heard_of, *used})]
+    )
 
 
 async def _pictures(dbs: Sequence[Connection], as_of: datetime) -> list[tuple[Facts, facts.Picture]]:
@@ -228,7 +230,8 @@ async def explain(
     shown = await _shown(dbs, account_id, as_of)
     if of_then:
         policy = await _policy_of_then(dbs, account_id, shown, policy, as_of)
-    known = next(iter(await _load(dbs, as_of, account_id)), None)
+    book = await _load(dbs, as_of, None if policy.model.ranked else account_id)
+    known = next((one for one in book if one.account_id == account_id), None)
     if known is None or facts.picture(known, as_of).latest_at is None:
         raise Misconfigured(
             f"account {account_id!r} is not known at {_utc(usage.micros(as_of))}; see: hune export accounts"

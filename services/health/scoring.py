@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from services.health import facts
+from services.health import facts, peers
 from services.health.facts import Facts, Picture
 from services.health.measures import NEUTRAL, Reading, fade, levels, read, usual
 from services.health.plan import DEFAULT, Plan, Scaled, points_between, weighted_mean
@@ -100,10 +100,11 @@ def score_of(known: Facts, now: Picture, model: Model) -> Score:
     profile, because = profile_of(now, model)
     plan = model.plans[profile]
     past = _Past(known, now)
+    scales = peers.scales_of(model, plan.names, plan.scales, known, now) if model.ranked else plan.scales
     parts = tuple([
         _part(name, group, measure, scale, weight, now, past)
         for name, group, measure, scale, weight in zip(
-            plan.names, plan.groups, plan.measures, plan.scales, plan.weights, strict=True
+            plan.names, plan.groups, plan.measures, scales, plan.weights, strict=True
         )
     ])  # fmt: skip
     coverage = _share(sum([part.weight for part in parts if part.measured]), sum(plan.weights))
@@ -209,6 +210,7 @@ def _part(
     value, points, reason, as_of = read(measure, scale, now)
     if points is not None:
         return Part(name, group, value, points, weight, reason, as_of)
+    reason = reason or getattr(scale, "reason", None)
     part = Part(name, group, value, None, weight, reason, as_of, measure.missing != "ignore")
     match measure.missing:
         case "ignore":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -47,33 +47,37 @@ Points = Annotated[float, Field(ge=0, le=100)]
 Steps = Annotated[dict[float, Points], Field(min_length=1)]
 
 
+class Percentile(Settings):
+    """Points are the percent of the peers that are worse, those that are equal counting half.
+
+    Peers are the accounts of the same segment, or all; of fewer than `peers` with a value nothing can be told.
+    """
+
+    among: Literal["segment", "everybody"] = "segment"
+    best: Literal["highest", "lowest"] = "highest"
+    peers: Annotated[int, Field(ge=2)] = 20
+
+
 class Scale(Settings):
-    """What a value is worth, in one of three ways.
+    """What a value is worth, in one of four ways.
 
     `worst` earns 0 points and `best` 100, straight between; worst above best turns the scale round. `at_least` gives
-    the points of the last step that the value reaches, `above` of the last that it exceeds.
+    the points of the last step that the value reaches, `above` of the last that it exceeds. `percentile` gives its
+    rank.
     """
 
     worst: float | None = None
     best: float | None = None
     at_least: Steps | None = None
     above: Steps | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_percentile(cls, said: Any) -> Any:
-        if isinstance(said, dict) and "percentile" in said:
-            raise ValueError(
-                "percentile needs a daily distribution over the whole book, which is not kept yet: "
-                "write worst and best, at_least or above"
-            )
-        return said
+    percentile: Percentile | None = None
 
     @model_validator(mode="after")
     def _is_one_scale(self) -> Self:
         ends = [end for end in (self.worst, self.best) if end is not None]
-        if len(ends) == 1 or [len(ends) == 2, self.at_least is not None, self.above is not None].count(True) != 1:
-            raise ValueError("write one scale: worst and best, or at_least, or above")
+        others = (self.at_least, self.above, self.percentile)
+        if len(ends) == 1 or (len(ends) == 2) + sum(one is not None for one in others) != 1:
+            raise ValueError("write one scale: worst and best, or at_least, or above, or percentile")
         if len(ends) == 2 and ends[0] == ends[1]:
             raise ValueError(f"worst and best are both {ends[0]:g}: a scale needs two different ends")
         return self
@@ -523,6 +527,19 @@ class Model(Settings):
         return any(isinstance(measure, Renewal) for measure in self.measures.values())
 
     @cached_property
+    def ranked(self) -> Mapping[str, frozenset[str]]:
+        """Measures that are ranked among other accounts, with among whom."""
+        found: dict[str, set[str]] = {}
+        scales = [
+            *self.measures.items(),
+            *(one for profile in self.profiles.values() for one in profile.scales.items()),
+        ]
+        for name, scale in scales:
+            if scale.percentile is not None:
+                found.setdefault(name, set()).add(scale.percentile.among)
+        return {name: frozenset(among) for name, among in found.items()}
+
+    @cached_property
     def listens(self) -> bool:
         """Whether what voice tells moves a score."""
         return any(isinstance(measure, Sentiment) for measure in self.measures.values())
@@ -555,6 +572,9 @@ def _disagreements(model: Model) -> Iterator[tuple[Where, str]]:
             yield ("measures", name), f"a measure cannot be called {name!r}: changes that are no measure's are"
         if model.groups and measure.group not in groups:
             yield ("measures", name, "group"), f"there is no group {measure.group!r}; there are: {_names(groups)}"
+    for name in model.ranked:
+        if isinstance(model.measures.get(name), SurveyAnswers | Sentiment):
+            yield ("measures", name), "its points fade with age, which a percentile cannot: write worst and best"
     for name, where in groups.items():
         if not any(measure.group in _all_below(model.groups, name) for measure in model.measures.values()):
             yield where, f"no measure is in the group {name!r}"

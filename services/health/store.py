@@ -309,6 +309,13 @@ SAVE_GROWN = """
     on conflict (account_id) do update set next_due_at = 'epoch', pending = true
 """
 
+SAVE_SET_ASIDE = """
+    insert into health.set_aside (account_id, partition, failed_at, reason)
+    select * from unnest($1::text[], $2::int[], $3::timestamptz[], $4::text[])
+    on conflict (account_id) do update
+        set failed_at = excluded.failed_at, reason = excluded.reason, failures = set_aside.failures + 1
+"""
+
 LOAD_MERGES = "select merged_account_id, account_id from health.merges where merged_account_id = any($1)"
 
 COMPACT_USAGE = """
@@ -364,6 +371,11 @@ async def save_grown(db: Connection, accounts: Mapping[str, int]) -> None:
     """Have accounts looked at that got facts of others: by the next tick, waking nobody."""
     ordered = sorted(accounts.items())
     await db.execute(SAVE_GROWN, [name for name, _ in ordered], [partition for _, partition in ordered])
+
+
+async def save_set_aside(db: Connection, rows: Sequence[tuple[str, int, datetime, str]]) -> None:
+    """Note (account_id, partition, when, why) of accounts that could not be looked at."""
+    await db.execute(SAVE_SET_ASIDE, *[list(column) for column in zip(*rows, strict=True)])
 
 
 async def load_merges(db: Connection, account_ids: Collection[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from pydantic import AwareDatetime, JsonValue
@@ -254,6 +255,23 @@ class AlertRated(AlertAction, type="alert.rated"):
 
     useful: bool
     verdict: Literal["acted", "noise", "early"] | None = None
+
+
+class PeerValues(Event):
+    """Values of a measure in order, of `n` accounts; each stands for n ÷ their number."""
+
+    n: int
+    values: tuple[float, ...]
+
+
+class PeersCounted(Event, type="health.peers_counted"):
+    """Internal: what a partition's accounts brought into a day's distributions, by measure and segment ('': all)."""
+
+    of_partition: int
+    partitions: int
+    day: date
+    model: str
+    measures: dict[str, dict[str, PeerValues]]
 
 
 class AccountState(Event, type="account.state"):

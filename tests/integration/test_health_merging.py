@@ -137,6 +137,10 @@ async def test_a_merged_account_is_closed_with_its_alerts_and_decides_nothing_mo
     assert not [row for row in open_now if row.get("state") == "open"]
     again = await owners.hear(merged())
     assert again.events == []
+    kept = await owners.runner.db.fetchrow(
+        "select config_hash, next_due_at from health.accounts where account_id = $1", GONE
+    )
+    assert list(kept) == [None, None], "neither time nor another configuration brings it back"
 
 
 async def test_large_facts_go_in_parts_through_a_chain_and_arrive_whole(fresh: Callable[[], Any]) -> None:

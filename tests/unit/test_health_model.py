@@ -192,7 +192,7 @@ def test_a_score_that_flaps_about_an_edge_shows_one_band_in_thirty_days() -> Non
         ({"measures": {"ease": {**MEASURES["ease"], "best": 1}}}, "measures.ease", "two different ends"),
         ({"measures": {"ease": {**MEASURES["ease"], "above": {1: 1}}}}, "measures.ease", "write one scale"),
         ({"measures": {"ease": {**MEASURES["ease"], "weight": 0}}}, "measures.ease.weight", "greater than 0"),
-        ({"measures": {"ease": {**MEASURES["ease"], "percentile": "segment"}}}, "measures.ease", "is not kept yet"),
+        ({"measures": {"ease": {**MEASURES["ease"], "percentile": {}}}}, "measures.ease", "write one scale"),
         ({"profiles": {"x": {"when": {}}}}, "profiles.x.when", "name a segment, a stage or a product"),
         (
             {"profiles": {"x": {"when": {"stage": ["a"]}, "weights": {"eas": 1}}}},
