@@ -26,6 +26,7 @@ class Settings:
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
     dedupe_days: int = 0
+    traces: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -46,6 +47,7 @@ class Settings:
             gateway_host=env.get("HUNE_GATEWAY_HOST", "127.0.0.1"),
             gateway_port=_number(env, "HUNE_GATEWAY_PORT", 8080),
             dedupe_days=_number(env, "HUNE_DEDUPE_DAYS", 0),
+            traces=bool(env.get("HUNE_TRACES", "").strip()),
         )
 
 

@@ -30,6 +30,10 @@ def serve(worker: Worker, settings: Settings) -> None:
     Raises Misconfigured when it must not start.
     """
     logs.configure()
+    if settings.traces:
+        from shared.runtime import tracing
+
+        tracing.start(worker.name)
     asyncio.run(_serve(worker, settings))
 
 

@@ -118,7 +118,8 @@ class ChaosStack:
         return f"http://127.0.0.1:{self.gateway_port}"
 
     async def start(self) -> None:
-        self.stack.start()
+        self.stack.launch()
+        self.stack.wait(PATIENCE)
         for number, server in enumerate(self.others, 2):
             server.name = f"postgres-{number}"
             server.log.parent.parent.mkdir(exist_ok=True)
