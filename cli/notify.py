@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -22,11 +23,24 @@ def command() -> None:
 
 @command.command("test")
 @click.option("--channel", metavar="X", default="default", show_default=True,
-              help="A channel of notify.yaml, `default`, or a Slack id.")  # fmt: skip
-def test(channel: str) -> None:
-    """Send a sample alert to a channel, past routes and ledger."""
-    where = run(_send(channel))
-    click.echo(f"sent to {where}")
+              help="A channel or a write-back of notify.yaml, `default`, or a Slack id.")  # fmt: skip
+@click.option("--account", metavar="ID", help="Of a write-back: write this account's latest score.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
+def test(channel: str, account: str | None, dry_run: bool) -> None:
+    """Send a sample alert to a channel, or a score into a tool, past routes and ledger."""
+    from services.notify.settings import load_notify
+    from shared.settings import config_dir
+
+    if channel in load_notify(config_dir()).model.write_back:
+        if not dry_run and account is None:
+            raise click.UsageError(f"{channel} writes into a tool of yours: name an --account, or take --dry-run")
+        click.echo(run(_write(channel, account, dry_run)))
+    elif account is not None:
+        raise click.BadParameter(f"{channel!r} is no write-back of notify.yaml", param_hint="--account")
+    elif dry_run:
+        click.echo(_sample(channel))
+    else:
+        click.echo(f"sent to {run(_send(channel))}")
 
 
 @command.command("status")
@@ -59,6 +73,8 @@ def _counts(row: dict[str, Any]) -> str:
 
 
 def _until(row: dict[str, Any]) -> str:
+    if row.get("disabled_at"):
+        return "redriven"
     return row["next_at"] if row.get("reason") else "-"
 
 
@@ -86,6 +102,58 @@ async def _control() -> AsyncIterator[db.Connection]:
             yield control
         finally:
             await control.close()
+
+
+def _sample(channel: str) -> str:
+    """The sample as Slack would get it."""
+    from services.notify import blocks, sample
+    from services.notify.settings import Reach, load_notify
+    from shared.settings import config_dir
+
+    rules = load_notify(config_dir()).model
+    setting = rules.channels.get(channel)
+    card = sample.card(datetime.now(UTC), (setting.language if setting else None) or rules.language)
+    message = blocks.of_card(card, Reach.from_env().console_url, sample.note(card.language))
+    return json.dumps({"text": message.text, "blocks": message.blocks}, ensure_ascii=False, indent=2)
+
+
+async def _write(name: str, account: str | None, dry_run: bool) -> str:
+    """Write what waits, or one account's latest score; or only show the request.
+
+    Raises Misconfigured with what the far end said.
+    """
+    from services.notify import store
+    from services.notify.settings import Reach, load_notify, written_to
+    from services.notify.writer import open_outlets, to_write
+    from shared.settings import config_dir
+
+    rules = load_notify(config_dir()).model
+    outlets = open_outlets(rules, Reach.from_env())
+    outlet, destination = outlets[written_to(name)], written_to(name)
+    try:
+        async with _control() as control:
+            found = await control.fetch(
+                store.LIST_WAITING_WRITES, destination, outlet.rules.linked_by, outlet.most, account
+            )
+        writes, lost = to_write(found, outlet.rules)
+        if account is not None and not found:
+            raise Misconfigured(f"account {account!r} has no score that is written into {name}")
+        if not writes:
+            without = f"; without an id of that tool: {', '.join(lost)}" if lost else ""
+            if account is not None:
+                raise Misconfigured(f"account {account!r} has no id of that tool")
+            return f"nothing waits to be written into {name}{without}"
+        if dry_run:
+            shown = outlet.tool.call(writes, "TOKEN").shown()
+            return json.dumps(shown | {"without_id": lost}, ensure_ascii=False, indent=2)
+        written = await outlet.write(writes, rules.pace.timeout_seconds)
+        outcome = written.of(writes[0])
+        if outcome.what != "sent":
+            raise Misconfigured(f"{name} did not take it: {outcome.reason}")
+        return f"written into {name}"
+    finally:
+        for one in outlets.values():
+            await one.session.close()
 
 
 async def _send(channel: str) -> str:

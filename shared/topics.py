@@ -9,8 +9,15 @@ PREFIX = os.environ.get("HUNE_TOPIC_PREFIX", "cs")
 WORKERS = ("health", "feedback", "qbr", "ops", "voc")
 REKEYING = ("health", "feedback", "qbr", "ops")
 """Workers that send events to themselves under another key."""
-MORE_READERS = {"ops": ("health", "feedback", "qbr", "notify"), "health": ("notify",), "voc": ("health",)}
+MORE_READERS = {
+    "ops": ("health", "feedback", "qbr", "notify"),
+    "health": ("notify",),
+    "router": ("notify",),
+    "voc": ("health",),
+}
 """Who else reads a service's results than the gateway and anyone."""
+ALSO_ROUTED = {"ops": ("notify",)}
+"""Who else reads what is routed to a service."""
 FOREVER = -1
 DAY_MS = 24 * 3600 * 1000
 WEEK_MS = 7 * DAY_MS
@@ -55,7 +62,7 @@ RAW_REQUESTS = Topic(
 ROUTED = {
     worker: Topic(
         _name(f"routed.{worker}"), f"what concerns {worker}", "account_id",
-        writers=("router",), readers=(worker,), retention_ms=WEEK_MS,
+        writers=("router",), readers=(worker, *ALSO_ROUTED.get(worker, ())), retention_ms=WEEK_MS,
     )
     for worker in WORKERS
 }  # fmt: skip

@@ -16,7 +16,7 @@ from shared.errors import Misconfigured
 from shared.events import known_types, ops, results
 from shared.runtime.api import Worker
 from shared.settings import Settings, config_dir
-from shared.team import load_team
+from shared.team import Team, load_team
 
 POOL_SIZE = 4
 NEEDED = {
@@ -99,6 +99,28 @@ def open_sinks(rules: Notify, reach: Reach, found: Ways) -> dict[str, Sink]:
     return sinks
 
 
+async def _send(rules: Notify, team: Team, reach: Reach, found: Ways, pool: db.Pool, wake: asyncio.Event) -> None:
+    from services.notify.sender import Sender
+
+    sinks = open_sinks(rules, reach, found)
+    try:
+        await Sender(rules, team, sinks, pool, console_url=reach.console_url, wake=wake).run()
+    finally:
+        for sink in sinks.values():
+            await sink.close()
+
+
+async def _write(rules: Notify, reach: Reach, pool: db.Pool) -> None:
+    from services.notify.writer import Writer, open_outlets
+
+    outlets = open_outlets(rules, reach)
+    try:
+        await Writer(rules, outlets, pool).run()
+    finally:
+        for outlet in outlets.values():
+            await outlet.session.close()
+
+
 def build() -> Worker:
     """Read the configuration and put the worker together.
 
@@ -107,20 +129,23 @@ def build() -> Worker:
     folder = config_dir()
     rules, team, reach = load_notify(folder).model, load_team(folder).model, Reach.from_env()
     found, wake = ways(rules, reach), asyncio.Event()
+    if rules.write_back:
+        from services.notify.writer import check
+
+        check(rules, reach)
     handlers = Handlers(rules, team, found.places, wake)
 
     async def deliver(settings: Settings) -> None:
-        if not found.places.any:
+        if not found.places.any and not rules.write_back:
             return
-        from services.notify.sender import Sender
-
-        sinks = open_sinks(rules, reach, found)
         pool = await db.create_pool(settings.database_url, POOL_SIZE, "notify-sender")
         try:
-            await Sender(rules, team, sinks, pool, console_url=reach.console_url, wake=wake).run()
+            async with asyncio.TaskGroup() as tasks:
+                if found.places.any:
+                    tasks.create_task(_send(rules, team, reach, found, pool, wake))
+                if rules.write_back:
+                    tasks.create_task(_write(rules, reach, pool))
         finally:
-            for sink in sinks.values():
-                await sink.close()
             pool.terminate()
 
     return Worker(

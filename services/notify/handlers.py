@@ -13,8 +13,8 @@ import msgspec
 from services.notify import domain, episodes, store
 from services.notify.domain import Places
 from services.notify.episodes import Account, Change, Context, Episode, Remedy, Said, Touch, Weighing, What
-from services.notify.settings import Notify
-from services.notify.store import Facet, NewRow
+from services.notify.settings import Notify, written_to
+from services.notify.store import Facet, Link, NewRow
 from shared.events.results import AlertContext
 from shared.ids import derived_id
 from shared.runtime.api import Batch, Signal
@@ -67,10 +67,31 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[_Share, ...] = ()
 
 
+class Linked(msgspec.Struct, frozen=True):
+    """The ids that an event about an account gives it in other tools."""
+
+    external_ids: dict[str, str] = {}
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """As much of an answer as says which demand it answers."""
+
+    demand: str
+    answer: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Link(msgspec.Struct, frozen=True):
+    namespace: str | None = None
+    external_id: str | None = None
+
+
 @dataclass(slots=True)
 class Inbox:
     facets: dict[str, list[Facet]] = field(default_factory=lambda: {name: [] for name in store.FACETS})
     said: list[Said] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    scored: dict[str, bool] = field(default_factory=dict)
+    """Account → whether its last change is told without hurry: of an import, a replay, or long ago."""
     quiet: set[str] = field(default_factory=set)
     """Events that must not act outside."""
 
@@ -89,8 +110,20 @@ class Handlers:
                 unit.ignore(signal, NO_USE)
         for facet, rows in inbox.facets.items():
             await store.save_facets(unit.db, facet, rows)
+        await store.save_links(unit.db, inbox.links)
+        for rest in (False, True):
+            some = [name for name, later in inbox.scored.items() if later is rest]
+            if some:
+                await store.want(unit.db, self._waits(rest), some, rest=rest)
         if inbox.said:
             await self._follow(inbox, unit)
+
+    def _waits(self, rest: bool) -> dict[str, timedelta]:
+        least = self.rules.cold_start_wait_seconds if rest else 0.0
+        return {
+            written_to(name): timedelta(seconds=max(least, one.every_seconds))
+            for name, one in self.rules.write_back.items()
+        }
 
     async def _follow(self, inbox: Inbox, unit: UnitOfWork) -> None:
         """Bring the episodes forward and add to the ledger what is to be told of them."""
@@ -181,6 +214,15 @@ def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
             inbox.facets["state"].append((*where, msgspec.to_builtins(data), data.as_of))
         case "health_score.changed":
             inbox.facets["change"].append((*where, msgspec.to_builtins(_change(data)), data.computed_at))
+            inbox.scored[signal.account_id] = unit.quiet(signal)
+        case "account.updated" if data.external_ids:
+            said = data.external_ids.items()
+            inbox.links += [(*where, namespace, id, signal.occurred_at) for namespace, id in said]
+        case "request.answered" if data.demand in ("account.link", "account.split"):
+            link = msgspec.json.decode(data.answer, type=_Link)
+            if link.namespace and link.external_id:
+                id = link.external_id if data.demand == "account.link" else ""
+                inbox.links.append((*where, link.namespace, id, signal.occurred_at))
         case "touchpoint.due" if data.last_two_way_at is not None:
             touch = Touch(data.last_two_way_at, data.last_person_id, data.last_channel)
             inbox.facets["touch"].append((*where, msgspec.to_builtins(touch), data.last_two_way_at))
@@ -280,5 +322,7 @@ def decoders(reads: Mapping[str, Any], needed: Collection[str]) -> dict[str, Any
     small = {
         "account.state": msgspec.json.Decoder(State).decode,
         "health_score.changed": msgspec.json.Decoder(Moved).decode,
+        "account.updated": msgspec.json.Decoder(Linked).decode,
+        "request.answered": msgspec.json.Decoder(Answered).decode,
     }
     return {wire: small.get(model.type_name, unread) for wire, model in reads.items() if model.type_name not in needed}

@@ -2,5 +2,9 @@
 
 from shared import topics
 
-READS = (topics.ALERTS, topics.STATE_ACCOUNTS, topics.RESULTS["health"], topics.RESULTS["ops"])
+READS = (
+    topics.ALERTS, topics.STATE_ACCOUNTS, topics.RESULTS["health"], topics.RESULTS["ops"],
+    topics.RESULTS["router"], topics.ROUTED["ops"],
+)  # fmt: skip
+"""The last two for the ids that accounts have in other tools."""
 WRITES = ()

@@ -21,6 +21,12 @@ DELIVERIES = """
 """
 
 
+WRITES = """
+    select destination, account_id, score, band, why, computed_at, state, reason, due_at, attempts, sent_at
+      from notify_api.writes_v1 order by destination, account_id
+"""
+
+
 async def export_deliveries(
     dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -29,17 +35,23 @@ async def export_deliveries(
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 
+async def export_writes(dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per destination and account whose score is written back, as it stands now."""
+    rows = await _fetch(dbs[0], WRITES)
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
 async def standing(db: Connection) -> list[dict[str, Any]]:
     """Each place with its deliveries by state, and why it waits."""
     counts: dict[str, dict[str, int]] = {}
-    for row in await _fetch(db, store.COUNTS):
+    for row in [*await _fetch(db, store.COUNTS), *await _fetch(db, store.COUNT_WRITES)]:
         counts.setdefault(row["destination"], {})[row["state"]] = row["n"]
     places = {row["destination"]: row for row in await _fetch(db, store.STANDING)}
     found = []
     for name in sorted({*counts, *places}):
         place = places.get(name)
         said = {"next_at": _plain(place["next_at"]), "failing_since": _plain(place["failing_since"]),
-                "reason": place["reason"]} if place else {}  # fmt: skip
+                "reason": place["reason"], "disabled_at": _plain(place["disabled_at"])} if place else {}  # fmt: skip
         found.append({"destination": name, "deliveries": counts.get(name, {}), **said})
     return found
 
@@ -55,4 +67,4 @@ def _plain(value: Any) -> Any:
     return instant(value) if isinstance(value, datetime) else value
 
 
-EXPORTS = {"deliveries": export_deliveries}
+EXPORTS = {"deliveries": export_deliveries, "writes": export_writes}

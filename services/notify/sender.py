@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast, get_args
 from zoneinfo import ZoneInfo
 
@@ -129,6 +129,7 @@ class Sender:
         found = {row["state"]: row["n"] for row in await db.fetch(WAITING)}
         for state in ("pending", "sending", "unknown"):
             metrics.WAITING.labels(state).set(found.get(state, 0))
+        await show_disabled(db)
 
     async def serve(self, destination: str) -> bool:
         """One step in one place; False when there is nothing to do there now."""
@@ -306,6 +307,8 @@ class Sender:
         if released is None:
             log.warning("a message took longer than its lease", extra={"destination": destination})
             return
+        if sink.is_machine:
+            await disable(db, destination, outcome, released["failing_since"], self.rules)
         await db.execute(
             store.FINISH, step.row.delivery_id, state, reason, outcome.channel, outcome.ts,
             looked_up and state == "sent",
@@ -338,3 +341,25 @@ def _state(step: Step, outcome: Outcome) -> tuple[str, str | None]:
 def _language(person: Person, rules: Notify) -> Language:
     found = next((one for one in person.languages if one in get_args(Language)), rules.language)
     return cast(Language, found)
+
+
+async def show_disabled(db: database.Connection) -> None:
+    """Places that may be disabled are few: those of configured webhooks and write-backs."""
+    for row in await db.fetch(store.LIST_DISABLED):
+        if row["destination"].partition(":")[0] in ("webhook", "write"):
+            metrics.DISABLED.labels(row["destination"]).set(int(row["disabled"]))
+
+
+async def disable(
+    db: database.Connection, destination: str, outcome: Outcome, failing_since: datetime | None, rules: Notify
+) -> None:
+    """Close a place that said it wants no more, or that failed for too long, and say so."""
+    now = await store.now(db)
+    long = failing_since is not None and now - failing_since > timedelta(hours=rules.disable_after_hours)
+    if outcome.gone or long:
+        reason = f"disabled: {outcome.reason}"
+        await db.execute(store.DISABLE, destination, reason)
+        log.error(
+            "a destination is disabled: mend it, then hune notify redrive",
+            extra={"destination": destination, "reason": outcome.reason},
+        )

@@ -70,6 +70,45 @@ class QuietHours(_Part):
     weekends: bool = True
 
 
+class Fields(_Part):
+    """What the score's parts are called in a tool; null: it is not written."""
+
+    score: Identifier | None = "hune_health_score"
+    band: Identifier | None = "hune_health_band"
+    reason: Identifier | None = "hune_health_reason"
+    longest_reason: Annotated[int, Field(ge=1, le=10_000)] = 255
+
+
+class WriteBack(_Part):
+    """Writes each account's latest score, band and reason into a tool; `secret` names a variable."""
+
+    tool: Literal["hubspot", "salesforce", "intercom", "customerio", "webhook"]
+    secret: Variable
+    fields: Fields = Fields()
+    id_from: Literal["link", "account_id"] = "link"
+    namespace: Identifier | None = None
+    id_prefix: str = ""
+    id_property: Identifier | None = None
+    object_type_id: Identifier | None = None
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+$")] | None = None
+    api_version: Identifier | None = None
+    batch: Annotated[int, Field(ge=1, le=200)] = 100
+    every_seconds: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _fits_the_tool(self) -> Self:
+        if self.tool == "salesforce" and self.url is None:
+            raise ValueError("salesforce needs url: https://yourdomain.my.salesforce.com")
+        if not (self.fields.score or self.fields.band or self.fields.reason):
+            raise ValueError("fields: name at least one of score, band and reason")
+        return self
+
+    @property
+    def linked_by(self) -> str:
+        """The namespace of the external ids by which the tool knows accounts."""
+        return self.namespace or self.tool
+
+
 class Inhibition(_Part):
     """While an episode of `rule` is open for an account, new ones of these rules are not told."""
 
@@ -111,6 +150,8 @@ class Notify(_Part):
     old_after_hours: Annotated[float, Field(gt=0)] = 24.0
     inhibit: tuple[Inhibition, ...] = ()
     pace: Pace = Pace()
+    write_back: dict[Identifier, WriteBack] = {}
+    disable_after_hours: Annotated[float, Field(gt=0)] = 120.0
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Self:
@@ -179,6 +220,11 @@ def destination_of(name: str, channel: Channel) -> str:
     if channel.email is not None:
         return f"email:{channel.email}"
     return f"hook:{name}" if channel.incoming_webhook is not None else f"webhook:{name}"
+
+
+def written_to(name: str) -> str:
+    """The destination of a write-back."""
+    return f"write:{name}"
 
 
 def load_notify(config_dir: Path) -> Loaded[Notify]:

@@ -20,6 +20,8 @@ class Outcome:
     ts: str | None = None
     thread_ts: str | None = None
     after: float | None = None
+    gone: bool = False
+    """The far end said that it wants no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -66,7 +66,8 @@ LIST_DUE = """
     select distinct d.destination
       from notify.deliveries d left join notify.destinations p using (destination)
      where d.state in ('pending', 'sending', 'unknown')
-       and (p.destination is null or (p.next_at <= now() and (p.look_at is null or p.look_at <= now())
+       and (p.destination is null or (p.disabled_at is null and p.next_at <= now()
+                                      and (p.look_at is null or p.look_at <= now())
                                       and (p.lease_until is null or p.lease_until <= now())))
      limit $1
 """
@@ -74,6 +75,7 @@ ADD_DESTINATION = "insert into notify.destinations (destination) values ($1) on 
 LOCK_DESTINATION = """
     select *, now() as now from notify.destinations
      where destination = $1 and next_at <= now() and (lease_until is null or lease_until <= now())
+       and disabled_at is null
        for update skip locked
 """
 LIST_UNSETTLED = """
@@ -168,17 +170,102 @@ REDRIVE = """
      where destination = $1 and state = 'failed' returning delivery_id
 """
 GO_ON = """
-    update notify.destinations set next_at = now(), look_at = null, failures = 0, failing_since = null, reason = null
+    update notify.destinations set next_at = now(), look_at = null, failures = 0, failing_since = null, reason = null,
+           disabled_at = null
      where destination = $1
 """
 COUNTS = "select destination, state, count(*) as n from notify.deliveries group by destination, state"
 STANDING = """
-    select destination, next_at, lease_until, failures, failing_since, reason from notify.destinations
+    select destination, next_at, lease_until, failures, failing_since, reason, disabled_at from notify.destinations
      order by destination
+"""
+
+LIST_DISABLED = "select destination, disabled_at is not null as disabled from notify.destinations where fence > 0"
+DISABLE = "update notify.destinations set disabled_at = now(), reason = $2 where destination = $1"
+
+# -- scores written back ---------------------------------------------------------------------
+
+SAVE_LINKS = """
+    insert into notify.links as known (account_id, partition, namespace, external_id, said_at)
+    select * from unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::timestamptz[])
+    on conflict (account_id, namespace) do update set external_id = excluded.external_id, said_at = excluded.said_at
+     where (known.said_at, known.external_id) < (excluded.said_at, excluded.external_id)
+"""
+MAP_AGAIN = """
+    update notify.writes set state = 'pending', reason = null, due_at = now()
+     where account_id = any($1::text[]) and state = 'unmapped'
+"""
+WANT = """
+    insert into notify.writes as w (destination, account_id, partition, score, band, why, computed_at, due_at)
+    select d.destination, a.account_id, a.partition, (a.change ->> 'after')::int, a.change ->> 'after_band',
+           a.change ->> 'why', a.change_at, now() + d.wait
+      from notify.accounts a, unnest($1::text[], $2::interval[]) as d (destination, wait)
+     where a.change is not null and ($3::text[] is null or a.account_id = any($3))
+     order by d.destination, a.account_id
+    on conflict (destination, account_id) do update
+       set score = excluded.score, band = excluded.band, why = excluded.why, computed_at = excluded.computed_at,
+           version = w.version + 1, wanted_at = now(), alone = false,
+           state = case when w.state = 'sending' then 'sending' else 'pending' end,
+           reason = case when w.state in ('failed', 'unmapped') then null else w.reason end,
+           due_at = case when w.state = 'pending' and not $4 then least(w.due_at, excluded.due_at)
+                         else excluded.due_at end
+     where w.computed_at <= excluded.computed_at
+       and (w.score, w.band, w.why) is distinct from (excluded.score, excluded.band, excluded.why)
+"""
+_WRITES = """
+    select w.account_id, w.score, w.band, w.why, w.computed_at, w.version, w.wanted_at, w.alone,
+           (select l.external_id from notify.links l
+             where l.account_id = w.account_id and l.namespace = $2
+               and not exists (select from notify.links o
+                                where o.namespace = l.namespace and o.external_id = l.external_id
+                                  and (o.said_at, o.account_id) > (l.said_at, l.account_id))) as linked
+      from notify.writes w
+"""
+LIST_WRITES = (
+    _WRITES
+    + """
+     where w.destination = $1 and w.state in ('pending', 'sending', 'unknown') and w.due_at <= now()
+     order by w.alone desc, w.due_at, w.account_id limit $3
+"""
+)
+LIST_WAITING_WRITES = (
+    _WRITES
+    + """
+     where w.destination = $1 and ($4::text is not null or w.state in ('pending', 'sending', 'unknown', 'unmapped'))
+       and ($4 is null or w.account_id = $4)
+     order by w.due_at, w.account_id limit $3
+"""
+)
+UNMAP = """
+    update notify.writes set state = 'unmapped', reason = $3
+     where destination = $1 and account_id = any($2::text[])
+"""
+BEGIN_WRITES = """
+    update notify.writes set state = 'sending', said_version = version, attempts = attempts + 1
+     where destination = $1 and account_id = any($2::text[])
+"""
+FINISH_WRITES = """
+    update notify.writes w
+       set state = case when w.version > w.said_version then 'pending' else s.state end, reason = s.reason,
+           alone = s.alone, sent_at = case when s.state = 'sent' then now() else w.sent_at end
+      from unnest($2::text[], $3::text[], $4::text[], $5::bool[]) as s (account_id, state, reason, alone)
+     where w.destination = $1 and w.account_id = s.account_id
+"""
+LATER = """
+    update notify.writes set due_at = now() + $3::interval where destination = $1 and account_id = any($2::text[])
+"""
+WRITE_STATES = ("pending", "sending", "sent", "unknown", "failed", "unmapped")
+COUNT_WRITES_OF = "select state, count(*) as n from notify.writes where destination = $1 group by state"
+COUNT_WRITES = "select destination, state, count(*) as n from notify.writes group by destination, state"
+REDRIVE_WRITES = """
+    update notify.writes set state = 'pending', reason = null, due_at = now(), wanted_at = now(), alone = false
+     where destination = $1 and state = 'failed' returning account_id
 """
 
 NewRow = tuple[str, str, str, str | None, str | None, int, int, str, str, str | None, datetime]
 """The columns of ADD_DELIVERIES."""
+Link = tuple[str, int, str, str, datetime]
+"""Account, partition, namespace, external id (empty: none any more) and when it was said."""
 Facet = tuple[str, int, Any, datetime]
 """Account, partition, what was said and when."""
 
@@ -310,9 +397,28 @@ async def load_roots(db: Connection, destination: str, account_ids: Collection[s
 
 
 async def redrive(db: Connection, destination: str) -> int:
-    """Put what failed in a place before it again; how many."""
+    """Open a place again and put what failed there before it; how many there are, one at least if it was disabled."""
+    disabled = await db.fetchval("select disabled_at from notify.destinations where destination = $1", destination)
     await db.execute(GO_ON, destination)
-    return len(await db.fetch(REDRIVE, destination))
+    failed = [*await db.fetch(REDRIVE, destination), *await db.fetch(REDRIVE_WRITES, destination)]
+    return len(failed) or int(disabled is not None)
+
+
+async def save_links(db: Connection, rows: Sequence[Link]) -> None:
+    """Learn ids; accounts that waited for one are written."""
+    latest = {(row[0], row[2]): row for row in sorted(rows, key=lambda row: (row[4], row[3]))}
+    if latest:
+        await db.execute(SAVE_LINKS, *columns([latest[key] for key in sorted(latest)], 5))
+        await db.execute(MAP_AGAIN, sorted({row[0] for row in rows}))
+
+
+async def want(
+    db: Connection, waits: Mapping[str, timedelta], account_ids: Collection[str] | None, *, rest: bool
+) -> None:
+    """Write down the values that are wanted in each destination, after its wait; `rest`: since the last change."""
+    if waits:
+        some = None if account_ids is None else sorted(account_ids)
+        await db.execute(WANT, list(waits), list(waits.values()), some, rest)
 
 
 async def list_members(db: Connection, digest_id: str) -> list[Episode]:

@@ -154,7 +154,7 @@ def _outcome(status: int, headers: Any) -> Outcome:
     if 200 <= status < 300:
         return Outcome("sent")
     if status == 410:
-        return Outcome("failed", "HTTP 410: the receiver wants no more of it")
+        return Outcome("failed", "HTTP 410: the receiver wants no more of it", gone=True)
     after = retry_after(headers) if status in (429, 503) and "retry-after" in headers else None
     return Outcome("refused", f"HTTP {status}", after=after)
 

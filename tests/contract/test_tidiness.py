@@ -19,8 +19,9 @@ HERE = Path(__file__).relative_to(ROOT)
 HOSTS = re.compile(r"https?://([\w.-]+)")
 KNOWN_HOSTS = re.compile(
     r"(127\.0\.0\.1|localhost|gateway|[\w.-]*\bexample(\.\w+)?|(www\.)?(apache|json-schema|cloudevents|asyncapi)\.(org|io|com)"
-    r"|api\.hubapi\.com|chorus\.ai|data\.mixpanel\.com"  # the tools' own, which the pollers ask
-    r"|www\.w3\.org|schemas\.xmlsoap\.org|soap\.sforce\.com)"
+    r"|chorus\.ai|data\.mixpanel\.com"  # the tools' own, which the pollers ask
+    r"|www\.w3\.org|schemas\.xmlsoap\.org|soap\.sforce\.com"
+    r"|[\w.-]+\.(hubapi\.com|hubspot\.com|salesforce\.com|intercom\.(io|com)|customer\.io))"
 )
 MACHINES = re.compile(r"(?<![\w.~}])/(home|root|work|Users|mnt|workspace)/\w")
 PROCESS = re.compile(
