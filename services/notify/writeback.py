@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,9 +18,6 @@ from urllib.parse import quote
 from services.notify.settings import Fields, WriteBack
 from services.notify.sinks import Outcome
 from services.notify.text import one_line
-from services.notify.webhook import Endpoint, sign
-from shared.ids import derived_id
-from shared.times import instant
 
 SENT = Outcome("sent")
 BUSY = frozenset(("UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"))
@@ -96,15 +92,15 @@ class Tool(Protocol):
         ...
 
 
-def read(tool: Tool, answer: Answer, writes: Sequence[Write]) -> Written:
-    """What an answer says of a call, whatever the tool."""
+def read(tool: Tool, answer: Answer, writes: Sequence[Write], now: float) -> Written:
+    """What an answer says of a call, whatever the tool; `now` in seconds since 1970."""
     if 200 <= answer.status < 300:
         return tool.read(answer, writes)
     reason = f"HTTP {answer.status}{_said(answer)}"
     if answer.status == 410:
         return Written(Outcome("failed", reason, gone=True))
     if answer.status == 429 or answer.status == 503:
-        return Written(Outcome("refused", reason, after=pause_of(answer.headers)))
+        return Written(Outcome("refused", reason, after=pause_of(answer.headers, now)))
     if answer.status >= 500:
         return Written(Outcome("unclear", reason))
     if answer.status in (401, 403, 408) or 300 <= answer.status < 400:  # what people can mend, or time
@@ -114,14 +110,14 @@ def read(tool: Tool, answer: Answer, writes: Sequence[Write]) -> Written:
     return Written(Outcome("failed", reason))
 
 
-def pause_of(headers: Mapping[str, str], now: float | None = None) -> float | None:
+def pause_of(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds to wait: `Retry-After`, else Intercom's `X-RateLimit-Reset`; None when the tool does not say."""
     said = {name.lower(): value for name, value in headers.items()}
     try:
         if "retry-after" in said:
             return max(0.0, float(said["retry-after"]))
         if "x-ratelimit-reset" in said:
-            return max(0.0, float(said["x-ratelimit-reset"]) - (time.time() if now is None else now))
+            return max(0.0, float(said["x-ratelimit-reset"]) - now)
     except ValueError:
         pass
     return None
@@ -151,7 +147,7 @@ def values(write: Write, fields: Fields, nothing: Any = None) -> dict[str, Any]:
     return found
 
 
-def _json(body: Any) -> bytes:
+def encoded(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -173,7 +169,7 @@ class HubSpot:
         inputs = [{"id": one.remote_id, **unique, "properties": _texts(one, self.rules.fields)} for one in writes]
         base = self.rules.url or "https://api.hubapi.com"
         head = JSON | {"authorization": f"Bearer {token}"}
-        return Call("POST", f"{base}/crm/v3/objects/companies/batch/update", head, _json({"inputs": inputs}))
+        return Call("POST", f"{base}/crm/v3/objects/companies/batch/update", head, encoded({"inputs": inputs}))
 
     def read(self, answer: Answer, writes: Sequence[Write]) -> Written:
         if answer.status != 207:
@@ -219,7 +215,7 @@ class Salesforce:
         records = [{**kind, "id": one.remote_id, **values(one, self.rules.fields)} for one in writes]
         url = f"{self.rules.url}/services/data/v{self.rules.api_version or '62.0'}/composite/sobjects"
         head = JSON | {"authorization": f"Bearer {token}"}
-        return Call("PATCH", url, head, _json({"allOrNone": False, "records": records}))
+        return Call("PATCH", url, head, encoded({"allOrNone": False, "records": records}))
 
     def read(self, answer: Answer, writes: Sequence[Write]) -> Written:
         rows = answer.json()
@@ -248,7 +244,7 @@ class Intercom:
         version = {"intercom-version": self.rules.api_version or "2.11"}
         head = JSON | version | {"authorization": f"Bearer {token}"}
         body = {"custom_attributes": values(one, self.rules.fields)}
-        return Call("PUT", f"{base}/companies/{quote(one.remote_id, safe='')}", head, _json(body))
+        return Call("PUT", f"{base}/companies/{quote(one.remote_id, safe='')}", head, encoded(body))
 
     def read(self, answer: Answer, writes: Sequence[Write]) -> Written:
         return Written(SENT)
@@ -277,7 +273,7 @@ class CustomerIo:
         ]
         base = self.rules.url or "https://track.customer.io"
         head = JSON | {"authorization": f"Basic {base64.b64encode(token.encode()).decode()}"}
-        return Call("POST", f"{base}/api/v2/batch", head, _json({"batch": batch}))
+        return Call("POST", f"{base}/api/v2/batch", head, encoded({"batch": batch}))
 
     def read(self, answer: Answer, writes: Sequence[Write]) -> Written:
         body = answer.json() if answer.status == 207 else None
@@ -289,38 +285,6 @@ class CustomerIo:
             words = f"{error.get('reason', '')} {error.get('field', '')}: {error.get('message', '')}"
             apart[writes[place].account_id] = Outcome("failed", one_line(words, MOST_REASON))
         return Written(SENT, apart)
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """JSON to an address of your own, signed as Standard Webhooks; each value has an id by which a repeat is known."""
-
-    rules: WriteBack
-    endpoint: Endpoint
-    most: int = 100
-
-    def call(self, writes: Sequence[Write], token: str) -> Call:
-        accounts = [
-            {
-                "id": derived_id("notify", "write", one.account_id, instant(one.computed_at), one.version),
-                "account_id": one.account_id,
-                "external_id": one.remote_id,
-                "score": one.score,
-                "band": one.band,
-                "reason": one_line(one.why, self.rules.fields.longest_reason),
-                "computed_at": instant(one.computed_at),
-            }
-            for one in writes
-        ]
-        now = int(time.time())
-        id = derived_id("notify", "writes", *(one["id"] for one in accounts))
-        body = _json({"type": "account.scored", "data": {"accounts": accounts}})
-        signed = {"webhook-id": id, "webhook-timestamp": str(now)}
-        signed["webhook-signature"] = sign(self.endpoint.key, id, now, body)
-        return Call("POST", self.endpoint.url, JSON | signed, body)
-
-    def read(self, answer: Answer, writes: Sequence[Write]) -> Written:
-        return Written(SENT)
 
 
 TOOLS: Mapping[str, type[HubSpot] | type[Salesforce] | type[Intercom] | type[CustomerIo]] = {

@@ -19,11 +19,14 @@ from services.notify.sender import OBSERVE_S, disable, show_disabled
 from services.notify.settings import Notify, Reach, WriteBack, written_to
 from services.notify.sinks import Outcome
 from services.notify.slack import NOT_REACHED
-from services.notify.webhook import PublicResolver, endpoint_of
+from services.notify.text import one_line
+from services.notify.webhook import Endpoint, PublicResolver, endpoint_of, sign
 from services.notify.writeback import Answer, Call, Tool, Write, Written
 from shared import db as database
 from shared.errors import Misconfigured
+from shared.ids import derived_id
 from shared.runtime import failpoints
+from shared.times import instant
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,38 @@ class OAuth:
         self.token = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """JSON to an address of your own, signed as Standard Webhooks; each value has an id by which a repeat is known."""
+
+    rules: WriteBack
+    endpoint: Endpoint
+    most: int = 100
+
+    def call(self, writes: Sequence[Write], token: str) -> Call:
+        accounts = [
+            {
+                "id": derived_id("notify", "write", one.account_id, instant(one.computed_at), one.version),
+                "account_id": one.account_id,
+                "external_id": one.remote_id,
+                "score": one.score,
+                "band": one.band,
+                "reason": one_line(one.why, self.rules.fields.longest_reason),
+                "computed_at": instant(one.computed_at),
+            }
+            for one in writes
+        ]
+        now = int(time.time())
+        id = derived_id("notify", "writes", *(one["id"] for one in accounts))
+        body = writeback.encoded({"type": "account.scored", "data": {"accounts": accounts}})
+        signed = {"webhook-id": id, "webhook-timestamp": str(now)}
+        signed["webhook-signature"] = sign(self.endpoint.key, id, now, body)
+        return Call("POST", self.endpoint.url, writeback.JSON | signed, body)
+
+    def read(self, answer: Answer, writes: Sequence[Write]) -> Written:
+        return Written(writeback.SENT)
+
+
 @dataclass(slots=True)
 class Outlet:
     """One write-back, ready to be called."""
@@ -108,7 +143,7 @@ class Outlet:
             return Written(Outcome("unclear" if sent else "refused", type(error).__name__))
         if answer.status == 401:
             self.tokens.forget()
-        return writeback.read(self.tool, answer, writes)
+        return writeback.read(self.tool, answer, writes, time.time())
 
     async def _made(self, call: Call) -> Answer:
         made = self.session.request(
@@ -146,7 +181,7 @@ def _tool(name: str, rules: WriteBack, reach: Reach) -> tuple[Tool, Tokens]:
 
     if rules.tool == "webhook":
         url, secret = needed(rules.secret), needed(f"{rules.secret}_SECRET")
-        return writeback.Hook(rules, endpoint_of(rules.secret, url, secret, private=reach.private_webhooks)), Fixed("")
+        return Hook(rules, endpoint_of(rules.secret, url, secret, private=reach.private_webhooks)), Fixed("")
     tool = writeback.TOOLS[rules.tool](rules)
     if rules.tool != "salesforce":
         token = needed(rules.secret)

@@ -28,6 +28,7 @@ MORE_DOORS = {
     "services/notify/sender.py": "calls what is outside",
     "services/notify/slack.py": "is Slack's door",
     "services/notify/webhook.py": "posts to strangers",
+    "services/notify/writer.py": "calls what is outside",
     "services/ops/answers.py": "emits",
     "services/ops/relatives.py": "emits",
     "services/ops/review.py": "emits",

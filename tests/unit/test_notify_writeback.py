@@ -16,7 +16,9 @@ from services.notify.writeback import (
     HubSpot,
     Intercom,
     Salesforce,
+    Tool,
     Write,
+    Written,
     pause_of,
     read,
     remote_id,
@@ -36,6 +38,10 @@ def a_write(account: str = "a", score: int | None = 38, why: str = "Fell") -> Wr
 
 def answered(status: int, body: Any = None, **headers: str) -> Answer:
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(body).encode())
+
+
+def the_answer(tool: Tool, answer: Answer, writes: list[Write]) -> Written:
+    return read(tool, answer, writes, AT.timestamp())
 
 
 def test_a_reason_is_cut_and_a_score_that_is_not_known_clears_the_field() -> None:
@@ -67,41 +73,44 @@ def test_an_id_cannot_leave_its_place_in_an_address() -> None:
      (404, "refused", True), (410, "failed", False)],
 )  # fmt: skip
 def test_every_status_says_what_becomes_of_a_batch(status: int, what: str, alone: bool) -> None:
-    written = read(HubSpot(rules()), answered(status), [a_write("a"), a_write("b")])
+    written = the_answer(HubSpot(rules()), answered(status), [a_write("a"), a_write("b")])
     assert (written.whole.what, written.one_by_one) == (what, alone)
 
 
 def test_one_that_is_refused_alone_has_failed_with_the_tools_words() -> None:
     error = [{"errorCode": "INVALID_FIELD", "message": "No such column 'x'"}]
-    written = read(Salesforce(rules("salesforce")), answered(400, error), [a_write()])
+    written = the_answer(Salesforce(rules("salesforce")), answered(400, error), [a_write()])
     assert (written.whole.what, written.whole.reason) == ("failed", "HTTP 400: INVALID_FIELD No such column 'x'")
 
 
 @pytest.mark.parametrize("body", [None, [], {"x": 1}, [{"success": True}] * 3])
 def test_an_answer_that_says_less_than_it_should_is_unclear(body: Any) -> None:
-    assert read(Salesforce(rules("salesforce")), answered(200, body), [a_write(), a_write("b")]).whole.what == "unclear"
+    assert (
+        the_answer(Salesforce(rules("salesforce")), answered(200, body), [a_write(), a_write("b")]).whole.what
+        == "unclear"
+    )
 
 
 def test_whom_hubspot_forgets_to_name_goes_alone() -> None:
     answer = answered(207, {"results": [{"id": "r-a"}], "errors": [{"category": "X", "message": "?", "context": {}}]})
-    written = read(HubSpot(rules()), answer, [a_write("a"), a_write("b")])
+    written = the_answer(HubSpot(rules()), answer, [a_write("a"), a_write("b")])
     assert written.one_by_one
     assert [written.of(a_write(name)).what for name in "ab"] == ["sent", "refused"]
-    assert read(HubSpot(rules()), answered(207, {"results": []}), [a_write("a")]).whole.what == "failed"
+    assert the_answer(HubSpot(rules()), answered(207, {"results": []}), [a_write("a")]).whole.what == "failed"
 
 
 @pytest.mark.parametrize("place", [None, 7, "x"])
 def test_an_error_of_customerio_without_its_place_is_unclear(place: Any) -> None:
     answer = answered(207, {"errors": [{"batch_index": place}]})
-    assert read(CustomerIo(rules("customerio")), answer, [a_write()]).whole.what == "unclear"
+    assert the_answer(CustomerIo(rules("customerio")), answer, [a_write()]).whole.what == "unclear"
 
 
 def test_the_pause_is_what_the_tool_says() -> None:
-    assert pause_of({"Retry-After": "40"}) == 40
+    assert pause_of({"Retry-After": "40"}, 0) == 40
     assert pause_of({"X-RateLimit-Reset": "1030"}, now=1000) == 30
     assert pause_of({"X-RateLimit-Reset": "900"}, now=1000) == 0
-    assert pause_of({"Retry-After": "Wed, 21 Oct"}) is None
-    assert pause_of({}) is None
+    assert pause_of({"Retry-After": "Wed, 21 Oct"}, 0) is None
+    assert pause_of({}, 0) is None
 
 
 @pytest.mark.parametrize(
