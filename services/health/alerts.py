@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -25,14 +25,17 @@ from services.health.rules import (
     ScoreUnknown,
     Severity,
     Silent,
+    SourceSilent,
     SponsorLeft,
     TicketOpen,
     TicketStorm,
+    TrackingBreak,
     UsageDip,
     UsageGrowth,
 )
 from services.health.scoring import Band, Score
 from services.health.settings import Language, Model
+from services.health.standstill import Held
 from services.health.usage import DAY_US, micros, midnight, midnights, moment
 
 MOST_STOPPED = 5
@@ -77,11 +80,21 @@ class Situation:
     """Since when its band is green; null: it is not."""
     model: Model
     language: Language
+    held: tuple[Held, ...] = ()
+    """Where data broke on the way: rules look at use as it then reads."""
 
 
 def findings(name: str, rule: AnyRule, at: Situation) -> Iterable[Finding]:
     """What of a rule holds in a situation."""
+    if at.held and (reading := _BY_USE.get(type(rule))) is not None:
+        read = partial(reading, rule)
+        at = next((replace(at, now=one.then) for one in at.held if one.concerns(read, _same)), at)
     return _FINDERS[type(rule)](name, rule, at)
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    """Whether two readings differ by less than a twentieth."""
+    return one == other if not one or not other else abs(one - other) < 0.05 * max(abs(one), abs(other))
 
 
 def _told(when: str, at: Situation, *, evidence: Mapping[str, Any], people: Sequence[int] = (),
@@ -340,6 +353,11 @@ def _of_revenue(name: str, rule: RevenueDisagrees, at: Situation) -> Iterator[Fi
         yield Finding(name, what, True, tell)
 
 
+def _of_nobody(name: str, rule: TrackingBreak | SourceSilent, at: Situation) -> Iterator[Finding]:
+    """What concerns the whole book is found over the whole book."""
+    return iter(())
+
+
 # By exact type: every check against pydantic's metaclass would cost more than most rules do.
 _FINDERS: dict[type[AnyRule], Callable[[str, Any, Situation], Iterator[Finding]]] = {
     ScoreBelow: _of_score,
@@ -358,6 +376,16 @@ _FINDERS: dict[type[AnyRule], Callable[[str, Any, Situation], Iterator[Finding]]
     NoticeNear: _of_notice,
     LicenceFull: _of_licences,
     RevenueDisagrees: _of_revenue,
+    TrackingBreak: _of_nobody,
+    SourceSilent: _of_nobody,
+}
+# What a rule sees of use, as one figure.
+_BY_USE: dict[type[AnyRule], Callable[[Any, Picture], float | None]] = {
+    UsageDip: lambda rule, now: scoring.usual(now, rule.trend)[0],
+    UsageGrowth: lambda rule, now: scoring.usual(now, rule.trend)[0],
+    NewPeople: lambda rule, now: float(sum(now.usage.windows(now.zone, now.today, "users", rule.days, 1))),
+    LicenceFull: lambda rule, now: float(sum(now.usage.windows(now.zone, now.today, "users", rule.days, 1))),
+    Silent: lambda rule, now: None if now.usage.last_at is None else float(now.usage.last_at // DAY_US),
 }
 
 

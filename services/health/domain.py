@@ -22,6 +22,8 @@ from services.health.facts import Facts, Picture
 from services.health.rules import Rules
 from services.health.scoring import Score
 from services.health.settings import Model
+from services.health.standstill import held_of
+from services.health.tracking import Break
 from services.health.usage import Usage, micros, midnight, moment
 
 SPREAD_S = 900
@@ -68,6 +70,8 @@ class Memory:
     """That band and since when."""
     tier: str | None = None
     """The tier that ops decided last; told where no segment is stated."""
+    breaks: tuple[Break, ...] = ()
+    """Where data broke on the way, as the whole book's owner says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         green_since=in_band[1] if in_band[0] == "green" else None,
         model=policy.model,
         language=policy.model.language,
+        held=held_of(known, now) if known.breaks else (),
     )
     turn = episodes.decide(situation, memory.open, memory.hush, policy.rules, cause=cause, baseline=baseline)
     segment = now.profile.segment or memory.tier
@@ -130,6 +135,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         band=band,
         in_band=in_band,
         tier=memory.tier,
+        breaks=memory.breaks,
     )
     told = state if state != memory.state else None
     return Decision(
@@ -249,4 +255,4 @@ def before_life(known: Facts, assessed_at: datetime, at: datetime) -> Facts:
         return known
     things = {key: past for key, marks in known.things.items() if (past := tuple(m for m in marks if m.at <= seen))}
     past_use = tuple(events[events["at"] <= seen] for events in known.usage)
-    return Facts(known.account_id, things, past_use, peers=known.peers)
+    return Facts(known.account_id, things, past_use, peers=known.peers, breaks=known.breaks)

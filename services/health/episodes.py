@@ -14,6 +14,7 @@ from typing import Any
 from services.health import alerts, phrases
 from services.health.alerts import Finding, Situation
 from services.health.rules import SEVERITIES, AnyRule, Rules, Severity
+from services.health.settings import Language
 from shared.ids import derived_id
 
 Name = tuple[str, str]
@@ -104,6 +105,16 @@ class Turn:
     hush: Hush
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Whose episodes, and when it is there."""
+
+    account_id: str
+    at: datetime
+    today: date
+    language: Language
+
+
 def decide(at: Situation, running: Sequence[Episode], hush: Hush, rules: Rules, *, cause: str, baseline: bool) -> Turn:
     """Open, grow, remind of and resolve episodes by what holds now and what was decided before."""
     holding: dict[Name, Finding] = {}
@@ -111,9 +122,18 @@ def decide(at: Situation, running: Sequence[Episode], hush: Hush, rules: Rules, 
         if rule.enabled:
             for found in alerts.findings(rule_name, rule, at):
                 holding[rule_name, found.cause] = found
-    now = at.now.at
     if not running and not holding and hush == NOTHING:
         return _QUIET
+    where = Where(at.now.account_id, at.now.at, at.now.today, at.language)
+    return turn(where, holding, running, hush, rules, cause=cause, baseline=baseline)
+
+
+def turn(
+    at: Where, holding: Mapping[Name, Finding], running: Sequence[Episode], hush: Hush, rules: Rules, *, cause: str,
+    baseline: bool,
+) -> Turn:  # fmt: skip
+    """The same by what was found to hold."""
+    now = at.at
     resolved = tuple(episode for episode in running if episode.name not in holding)
     grown: list[Grown] = []
     reminded: list[Episode] = []
@@ -129,7 +149,7 @@ def decide(at: Situation, running: Sequence[Episode], hush: Hush, rules: Rules, 
     resting = _resting(resolved, hush.resting, rules, now)
     known = {episode.name for episode in running} | set(closed)
     wanted = {name: found for name, found in holding.items() if found.enters and name not in known}
-    doubts, sure = _confirmed(wanted, hush.doubts, rules, at.now.today, baseline=baseline)
+    doubts, sure = _confirmed(wanted, hush.doubts, rules, at.today, baseline=baseline)
     tired = {(rest.rule, rest.cause): rest.severity for rest in resting if rest.until > now}
     opened: list[Episode] = []
     loud = {episode.rule for episode in still} | {rule for rule, _ in closed}
@@ -172,19 +192,19 @@ def _unheard_at(episode: Episode, rule: AnyRule | None) -> datetime | None:
 
 
 def _go_on(
-    episode: Episode, found: Finding, rule: AnyRule, at: Situation, grown: list[Grown], *, baseline: bool
+    episode: Episode, found: Finding, rule: AnyRule, at: Where, grown: list[Grown], *, baseline: bool
 ) -> Episode:
     """The episode as it is now: an acknowledged one does not grow, a snoozed one only with its cause."""
     if episode.acknowledged_at is not None:
         return episode
     severity, phrase = _worst(episode.severity, found.severity), "grown"
     unheard = None if episode.snoozed else _unheard_at(episode, rule)
-    if unheard is not None and unheard <= at.now.at and rule.unheard and _above(rule.unheard.severity, severity):
+    if unheard is not None and unheard <= at.at and rule.unheard and _above(rule.unheard.severity, severity):
         severity, phrase = rule.unheard.severity, "unheard"
     if severity == episode.severity:
         return episode
     words = found.tell()
-    shown, days = phrases.text(f"severity.{severity}", at.language), (at.now.at - episode.opened_at).days
+    shown, days = phrases.text(f"severity.{severity}", at.language), (at.at - episode.opened_at).days
     why = phrases.text(phrase, at.language, severity=shown, n=days, why=words.why)
     after = replace(
         episode, severity=severity, title=words.title, why=words.why, evidence=words.evidence, people=words.people,
@@ -243,10 +263,10 @@ def _confirmed(
     return doubts, sure
 
 
-def _open(found: Finding, severity: Severity, at: Situation, rule: AnyRule, cause: str, baseline: bool) -> Episode:
+def _open(found: Finding, severity: Severity, at: Where, rule: AnyRule, cause: str, baseline: bool) -> Episode:
     words = found.tell()
     return Episode(
-        alert_id=derived_id("health", at.now.account_id, found.rule, found.cause, cause),
+        alert_id=derived_id("health", at.account_id, found.rule, found.cause, cause),
         rule=found.rule,
         cause=found.cause,
         kind=rule.kind,
@@ -255,7 +275,7 @@ def _open(found: Finding, severity: Severity, at: Situation, rule: AnyRule, caus
         why=words.why,
         next_step=rule.next_step.to(at.language) if rule.next_step else None,
         evidence=words.evidence,
-        opened_at=at.now.at,
+        opened_at=at.at,
         baseline=baseline,
         people=words.people,
     )

@@ -8,13 +8,14 @@ of any T is the fold of the marks up to T.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
+from services.health.tracking import Break
 from services.health.usage import DAY_US, UTC_ZONE, Events, Usage, joined, micros, moment
 
 if TYPE_CHECKING:
@@ -278,18 +279,24 @@ class Facts:
     looked: Looked = field(default_factory=lambda: Looked(), compare=False, repr=False)
     peers: Peers | None = field(default=None, compare=False, repr=False)
     """Who knows of other accounts, where a measure is ranked among them."""
+    breaks: tuple[Break, ...] = ()
+    """Days on which use did not arrive, over the whole book."""
 
     def with_mark(self, learnt: Learnt) -> Facts:
         marks = self.things.get(learnt.key, ())
         if any(known.id == learnt.mark.id and known.verb == learnt.mark.verb for known in marks):
             return self
         things = {**self.things, learnt.key: (*marks, learnt.mark)}
-        return Facts(self.account_id, things, self.usage, self.looked, self.peers)
+        return Facts(self.account_id, things, self.usage, self.looked, self.peers, self.breaks)
 
     def with_usage(self, events: Events) -> Facts:
         before = self.looked
         looked = Looked(before.usage, before.parts, before.folds)
-        return Facts(self.account_id, self.things, (*self.usage, events), looked, self.peers)
+        return Facts(self.account_id, self.things, (*self.usage, events), looked, self.peers, self.breaks)
+
+    def under(self, breaks: tuple[Break, ...]) -> Facts:
+        """The same facts where data is known to have broken on the way."""
+        return replace(self, breaks=breaks) if breaks else self
 
     def usage_until(self, at: datetime) -> Usage:
         looked, parts = self.looked, len(self.usage)

@@ -17,19 +17,34 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.health import actions, domain, episodes, facts, kin, merging, metrics, overrides, store, telling, usage
+from services.health import (
+    actions,
+    domain,
+    episodes,
+    facts,
+    kin,
+    merging,
+    metrics,
+    overrides,
+    standstill,
+    store,
+    telling,
+    usage,
+)
 from services.health.actions import Acted, Action, Declined, Past
+from services.health.book import COUNTED, JUDGED, Book
 from services.health.counting import PEERS_COUNTED, Counting
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts, Ignore, Key, Learnt, Reject
 from services.health.settings import read_model
 from services.health.store import Account
+from services.health.tracking import Break
 from services.health.usage import EVENT, UTC_ZONE, Events, micros
 from shared import privacy
 from shared.events import results
 from shared.requests import Unusable
-from shared.runtime.api import Batch, Signal
+from shared.runtime.api import EVERYBODY, Batch, Signal
 from shared.runtime.unit import UnitOfWork
 
 log = logging.getLogger(__name__)
@@ -37,6 +52,7 @@ Used = tuple[int, int, int, int]
 """A row of use, as `usage.EVENT` has it."""
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Due as soon as there is a clock."""
+OF_BOOK = (COUNTED, JUDGED)
 CHILD_SCORED = results.ChildScored.type_name
 AGAIN_IN = timedelta(hours=1)
 """When an account is tried again that could not be looked at."""
@@ -152,7 +168,8 @@ class Handlers:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.names = Names()
-        self.counting = Counting(policy)
+        self.book = Book(policy)
+from services.health.counting import PEERS_COUNTED, Counting
         self.kept: set[int] = set()
         """Partitions whose database says by what they score."""
         self.sweeps: dict[int, Sweep] = {}
@@ -163,7 +180,9 @@ class Handlers:
         to_forget = [signal for signal in batch if signal.type == privacy.REQUESTED]
         if to_forget:
             batch = Batch([signal for signal in batch if signal.type != privacy.REQUESTED])
+        await self.book.learn(batch, unit)
         use, others = self._columns(batch, unit)
+        others = await self._of_book(others, unit)
         others = await _keep_tiers(await _keep_rates(others, unit), unit)
         heard = [signal for signal in others if signal.type == CHILD_SCORED]
         others = [signal for signal in others if signal.type != CHILD_SCORED] if heard else others
@@ -189,6 +208,8 @@ class Handlers:
         for signal in others:
             self._settle(signal, learnt.get(id(signal)), done.get(id(signal)), walks, rows, unit)
         await self._save_use(use, events, unit)
+        if use.at:
+            await self.book.count_again(events, use.partitions, use.account, unit)
         marks = [
             (signal.account_id, signal.partition, said)
             for signal in others
@@ -201,13 +222,28 @@ class Handlers:
         await self._tell_family(list(walks.values()), heard, unit)
         await privacy.erase(unit, to_forget, store.ERASE)
 
+    async def _of_book(self, others: list[Signal], unit: UnitOfWork) -> list[Signal]:
+        """Take in what concerns the whole book, and return the other signals."""
+        counts = [signal for signal in others if signal.type in OF_BOOK]
+        if counts:
+            await self.book.hear(counts, unit)
+        asked = [signal for signal in others if signal.type == "request.made" and signal.account_id == EVERYBODY]
+        for signal in asked:
+            await self.book.answer(signal, unit)
+        if not counts and not asked:
+            return others
+        gone = {id(signal) for signal in (*counts, *asked)}
+        return [signal for signal in others if id(signal) not in gone]
+
     async def on_tick(self, clocks: Mapping[int, datetime], limit: int, unit: UnitOfWork) -> int:
         """Assess accounts whose time has come; the rest of the turn goes to those that another configuration scored."""
+        judged = await self.book.tick(clocks, unit)
         due = await store.list_due(unit.db, clocks, limit)
         if len(due) < limit:
             due += await self._outdated(clocks, due, limit - len(due), unit)
         if not due:
-            return await self.counting.count(clocks, limit, unit) if self.policy.model.ranked else 0
+            return judged
+from services.health.counting import PEERS_COUNTED, Counting
         rows = {row.account_id: row for row in due}
         first, last = min(clocks[row.partition] for row in due), max(clocks[row.partition] for row in due)
         walks = await self._load_rows(list(rows.values()), first, (), unit)
@@ -352,7 +388,10 @@ class Handlers:
         ids = [row.account_id for row in rows]
         memories = await store.load_memories(unit.db, ids)
         await self._load_older(memories.values(), unit)
+        breaks = {name: self._recent(memory.breaks, at) for name, memory in memories.items() if memory.breaks}
         since = (at - self.policy.history).date()
+        if breaks:
+            since -= max(standstill.margin(those, at.date()) for those in breaks.values())
         known, unsettled = await store.load_facts(unit.db, ids, at=at, since=since, keys=keys)
         if self.policy.model.ranked:
             for row in rows:
@@ -361,10 +400,19 @@ class Handlers:
                     known[row.account_id] = replace(known[row.account_id], peers=peers)
         return {
             (name := row.account_id): Walk(
-                row, known[name], memories.get(name, Memory()), row, unsettled.get(name, set())
+                row,
+                known[name].under(breaks.get(name, ())),
+                memories.get(name, Memory()),
+                row,
+                unsettled.get(name, set()),
             )
             for row in rows
         }
+
+    def _recent(self, breaks: Sequence[Break], at: datetime) -> tuple[Break, ...]:
+        """Those that a window can still reach."""
+        first = (at - self.policy.history - timedelta(days=standstill.HABIT_DAYS)).date()
+        return tuple(one for one in breaks if one.until is None or one.until >= first)
 
     def _act(
         self, walk: Walk, signal: Signal, action: Action, past: Mapping[str, Past], unit: UnitOfWork

@@ -69,6 +69,26 @@ _TEXTS: dict[str, dict[Language, str]] = {
     },
     "step": {"en": "{label} from {now} to {to}", "fr": "{label} de {now} à {to}"},
     "step_points": {"en": "{label} from {now} to {to} points", "fr": "{label} de {now} à {to} points"},
+    "tracking_break.title": {
+        "en": "Tracking of {it} broke: {n} of {usual} accounts",
+        "fr": "Le suivi de {it} est rompu : {n} comptes sur {usual}",
+    },
+    "tracking_break.why": {
+        "en": "Since {day} use of {it} has fallen across all accounts at once: {n} used it on {last}, {usual} are "
+        "usual. What depends on it is frozen, and its alerts are mute.",
+        "fr": "Depuis le {day}, l'usage de {it} a chuté pour tous les comptes à la fois : {n} le {last}, contre "
+        "{usual} d'habitude. Ce qui en dépend est gelé, ses alertes sont muettes.",
+    },
+    "source_silent.title": {"en": "{it} is silent", "fr": "{it} ne dit plus rien"},
+    "source_silent.why": {
+        "en": "Last heard on {last} UTC; by its own rhythm it would have sent in {missed} hours since ({week} a week).",
+        "fr": "Dernières données le {last} UTC ; à son rythme, il aurait envoyé dans {missed} heures depuis "
+        "({week} par semaine).",
+    },
+    "source_silent.mute": {
+        "en": " Measures of use are frozen, and their alerts mute.",
+        "fr": " Les mesures d'usage sont gelées, leurs alertes muettes.",
+    },
     "severity.low": {"en": "low", "fr": "faible"},
     "severity.medium": {"en": "medium", "fr": "moyenne"},
     "severity.high": {"en": "high", "fr": "élevée"},

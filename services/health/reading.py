@@ -9,7 +9,19 @@ from typing import Any
 
 import msgspec
 
-from services.health import comparing, facts, overrides, peers, scoring, shares, store, telling, usage, wording
+from services.health import (
+    book_reading,
+    comparing,
+    facts,
+    overrides,
+    peers,
+    scoring,
+    shares,
+    store,
+    telling,
+    usage,
+    wording,
+)
 from services.health.adoption_reading import adoption_rows, time_to_value_rows
 from services.health.alert_reading import export_alerts
 from services.health.comparing import Comparison
@@ -61,9 +73,11 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, account_id: str | No
         for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id, as_of):
             used[account] = (*used.get(account, ()), from_bytes(body))
     heard_of = {account for account, known in things.items() if any(kind != "voice" for kind, _ in known)}
-    return peers.with_each_other(
-        [Facts(account, things.get(account, {}), used.get(account, ())) for account in sorted({*heard_of, *used})]
-    )
+    breaks = await book_reading.load_breaks(dbs)
+    return peers.with_each_other([
+        Facts(account, things.get(account, {}), used.get(account, ()), breaks=breaks)
+        for account in sorted({*heard_of, *used})
+    ])  # fmt: skip
 
 
 async def _pictures(dbs: Sequence[Connection], as_of: datetime) -> list[tuple[Facts, facts.Picture]]:

@@ -207,6 +207,41 @@ class SponsorLeft(Rule):
     days: Days = 90
 
 
+class TrackingBreak(Rule):
+    """A feature's use falls across all accounts at once: what used it on a day is at most `enter` of what is usual.
+
+    Usual is the share of the day's active accounts that used it on the same day of the last four weeks; it must come
+    to at least `accounts`. By chance such a day happens with at most `chance` (Poisson). Over from `leave` on, or
+    given up as a feature that is no more after `at_most_days`.
+    """
+
+    when: Literal["tracking_break"]
+    accounts: Annotated[float, Field(ge=3)] = 10
+    enter: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    leave: Annotated[float, Field(gt=0, le=1)] = 0.5
+    chance: Annotated[float, Field(gt=0, lt=1)] = 0.0001
+    at_most_days: Annotated[int, Field(ge=1, le=28)] = 21
+
+    @model_validator(mode="after")
+    def _leaves_above(self) -> Self:
+        if self.leave < self.enter:
+            raise ValueError(f"leave ({self.leave:g}) is below enter ({self.enter:g}): the alert would flap")
+        return self
+
+
+class SourceSilent(Rule):
+    """A source has missed `share` of what it sends in a week, by its own rhythm, and at least `missed` hours of it.
+
+    The rhythm: in how many of the last four weeks it sent in the same hour of the week. Never before `hours` of
+    silence.
+    """
+
+    when: Literal["source_silent"]
+    share: Annotated[float, Field(gt=0, le=4)] = 0.25
+    missed: Annotated[float, Field(ge=1)] = 2
+    hours: Annotated[int, Field(ge=2)] = 12
+
+
 AnyRule = Annotated[
     ScoreBelow
     | ScoreDrop
@@ -223,7 +258,9 @@ AnyRule = Annotated[
     | SponsorLeft
     | NoticeNear
     | LicenceFull
-    | RevenueDisagrees,
+    | RevenueDisagrees
+    | TrackingBreak
+    | SourceSilent,
     Field(discriminator="when"),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -12,7 +12,22 @@ from services.health import facts, peers
 from services.health.facts import Facts, Picture
 from services.health.measures import NEUTRAL, Reading, fade, levels, read, usual
 from services.health.plan import DEFAULT, Plan, Scaled, points_between, weighted_mean
-from services.health.settings import Bands, Cap, Measure, Model, OpenTicketsThere
+from services.health.settings import (
+    Bands,
+    Breadth,
+    Cap,
+    CoreActions,
+    CoreUsers,
+    Licences,
+    Measure,
+    Model,
+    OpenTicketsThere,
+    Stickiness,
+    UsageRecency,
+    UsageTrend,
+    UsageVolume,
+)
+from services.health.standstill import Held, held_of
 
 __all__ = [
     "NEUTRAL",
@@ -32,6 +47,7 @@ __all__ = [
 ]
 
 Band = Literal["red", "amber", "green", "unknown"]
+BY_USE = (UsageTrend, UsageVolume, UsageRecency, Stickiness, Breadth, CoreActions, CoreUsers, Licences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,8 @@ class Part:
     reason: str | None = None
     as_of: datetime | None = None
     measured: bool = True
+    frozen: bool = False
+    """As it was before the data broke: known, yet not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +125,17 @@ def score_of(known: Facts, now: Picture, model: Model) -> Score:
             plan.names, plan.groups, plan.measures, scales, plan.weights, strict=True
         )
     ])  # fmt: skip
+    frozen = 0.0
+    if known.breaks and (held := held_of(known, now)):
+        parts = tuple([
+            _held(part, measure, scale, held)
+            for part, measure, scale in zip(parts, plan.measures, plan.scales, strict=True)
+        ])  # fmt: skip
+        frozen = _share(sum([part.weight for part in parts if part.frozen]), sum(plan.weights))
     coverage = _share(sum([part.weight for part in parts if part.measured]), sum(plan.weights))
     whole_of = plan.mean([part.points for part in parts])
     caps = tuple((name, cap.at) for name, cap in plan.caps if _holds(cap, parts, now)) if plan.caps else ()
-    if whole_of is None or coverage < plan.coverage_floor:
+    if whole_of is None or coverage + frozen < plan.coverage_floor:
         return Score(None, "unknown", None, coverage, parts, profile, because, None, caps, model.digest)
     exact = min((whole_of, *(at for _, at in caps)))
     whole = math.floor(exact + 0.5)
@@ -188,6 +213,27 @@ def _holds(cap: Cap, parts: tuple[Part, ...], now: Picture) -> bool:
     if when.value_below is not None:
         return part.value < when.value_below
     return when.value_above is not None and part.value > when.value_above
+
+
+def _held(part: Part, measure: Measure, scale: Scaled, held: Sequence[Held]) -> Part:
+    """A measure as it is to be read where use it depends on did not arrive."""
+    if not isinstance(measure, BY_USE):
+        return part
+    for one in held:
+        if one.concerns(lambda now: read(measure, scale, now).points, _same_points):
+            value, points, reason, as_of = read(measure, scale, one.then)
+            why = one.reason if reason is None else f"{reason}; {one.reason}"
+            as_of = part.as_of if not one.lasts and part.as_of is not None else as_of
+            if points is None:
+                return replace(part, value=value, reason=why, points=part.points)
+            return replace(part, value=value, points=points, reason=why, as_of=as_of,
+                           measured=not one.lasts, frozen=one.lasts)  # fmt: skip
+    return part
+
+
+def _same_points(one: float | None, other: float | None) -> bool:
+    """Whether it would not cost a point."""
+    return one == other if one is None or other is None else abs(one - other) < 1
 
 
 class _Past:

@@ -16,6 +16,7 @@ from services.health.episodes import Episode
 from services.health.facts import Facts, Key, Learnt, Mark, without_zeros
 from services.health.families import Member
 from services.health.scoring import Band
+from services.health.tracking import Break
 from services.health.usage import Events, from_bytes
 from shared.db import Connection
 
@@ -103,7 +104,8 @@ OUTDATED_ACCOUNTS = """
 """
 
 LOAD_MEMORIES = """
-    select account_id, memory::text, tier
+    select account_id, memory::text, tier,
+           (select b.breaks::text from health.breaks b where b.partition = accounts.partition)
       from health.accounts
      where account_id = any($1) and (memory is not null or tier is not null)
 """
@@ -334,6 +336,7 @@ COMPACT_USAGE = """
 """
 
 _read_memory = msgspec.json.Decoder(Memory).decode
+read_breaks = msgspec.json.Decoder(tuple[Break, ...]).decode
 _read_marks = msgspec.json.Decoder(tuple[Mark, ...]).decode
 
 
@@ -362,8 +365,12 @@ async def list_outdated(
 async def load_memories(db: Connection, account_ids: Collection[str]) -> dict[str, Memory]:
     rows = await db.fetch(LOAD_MEMORIES, list(account_ids))
     return {
-        account_id: replace(_read_memory(memory) if memory is not None else Memory(), tier=tier)
-        for account_id, memory, tier in rows
+        account_id: replace(
+            _read_memory(memory) if memory is not None else Memory(),
+            tier=tier,
+            breaks=read_breaks(breaks) if breaks else (),
+        )
+        for account_id, memory, tier, breaks in rows
     }
 
 

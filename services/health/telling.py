@@ -137,8 +137,11 @@ def end(row: Account, episode: Episode, why: str, cause: Cause, unit: UnitOfWork
     return row.account_id, row.partition, episode, cause.clock
 
 
-def _context(decision: Decision, episode: Episode, policy: Policy) -> results.AlertContext:
-    known = decision.contexts[episode.alert_id]
+def _context(decision: Decision, episode: Episode, policy: Policy) -> results.AlertContext | None:
+    """What concerns the whole book has none."""
+    known = decision.contexts.get(episode.alert_id)
+    if known is None:
+        return None
     said = asdict(known)
     return results.AlertContext(
         **said
@@ -262,16 +265,16 @@ def demand_of(signal: Signal) -> str:
 
 
 def reply(
-    signal: Signal, standing: tuple[Facts, Memory] | None, exists: bool, done: Done, unit: UnitOfWork, policy: Policy
+    signal: Signal, standing: tuple[Facts, Memory] | None, exists: bool, came: Done, unit: UnitOfWork, policy: Policy
 ) -> None:
     """Answer a request about one account as of now, say what was done, or why not."""
     demand, clock = demand_of(signal), unit.clock(signal.partition)
-    if isinstance(done, Declined):
-        unit.decline(signal, done.reason)
-    elif isinstance(done, Acted):
-        unit.answer(signal, _done(signal.account_id, done, policy), clock)
-    elif isinstance(done, Learnt):
-        unit.answer(signal, {"account_id": signal.account_id, "override": overrides.told(done.mark)}, clock)
+    if isinstance(came, Declined):
+        unit.decline(signal, came.reason)
+    elif isinstance(came, Acted):
+        unit.answer(signal, done(signal.account_id, came, policy), clock)
+    elif isinstance(came, Learnt):
+        unit.answer(signal, {"account_id": signal.account_id, "override": overrides.told(came.mark)}, clock)
     elif demand not in (*ASKED, *actions.DEMANDS, overrides.DEMAND):
         unit.decline(signal, f"health does not answer {demand or 'a request without a demand'} yet")
     elif not signal.data.account_id and not exists:
@@ -290,12 +293,17 @@ def reply(
 def _answer(demand: str, known: Facts, memory: Memory, at: datetime, policy: Policy) -> dict[str, Any]:
     head: dict[str, Any] = {"account_id": known.account_id, "config_hash": policy.digest}
     if demand == "health.alerts":
-        return {**head, "alerts": [_alert(episode) for episode in memory.open]}
+        return open_alerts(known.account_id, memory, policy)
     now = facts.picture(known, at)
     score = overrides.score_of(known, now, policy.model)
     if demand == "health.indicators":
         return {**head, "indicators": indicators(score, policy)}
     return {**head, **score_fields(score, policy)}
+
+
+def open_alerts(account_id: str, memory: Memory, policy: Policy) -> dict[str, Any]:
+    alerts = [_alert(episode) for episode in memory.open]
+    return {"account_id": account_id, "config_hash": policy.digest, "alerts": alerts}
 
 
 def score_fields(score: scoring.Score, policy: Policy) -> dict[str, Any]:
@@ -336,7 +344,7 @@ def _alert(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _done(account_id: str, acted: Acted, policy: Policy) -> dict[str, Any]:
+def done(account_id: str, acted: Acted, policy: Policy) -> dict[str, Any]:
     """What an action came to: the alert as it then stood."""
     action, alert = acted.action, acted.alert
     over = isinstance(alert, Past) or action.what == "resolved"

@@ -32,7 +32,13 @@ DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
     "voc": (voc.VoiceItemRecorded, voc.FeatureRequestUpdated, *REPLIES),
 }  # fmt: skip
 REKEYED: Mapping[str, tuple[type[Event], ...]] = {
-    "health": (results.ChildScored, results.PeersCounted, merging.AccountFactsMoved),
+    "health": (
+        results.ChildScored,
+        results.PeersCounted,
+        results.PartCounted,
+        results.DataJudged,
+        merging.AccountFactsMoved,
+    ),
     "feedback": (merging.AccountFactsMoved,),
     "qbr": (merging.AccountFactsMoved,),
     "ops": (ops.ParentStated, ops.RevenueStated, ops.RateStated, ops.GroupSegmented, merging.AccountFactsMoved),

@@ -88,6 +88,48 @@ class ChildScored(Event, type="health.child_scored"):
     left: bool = False
 
 
+class DayOfPart(Event):
+    """Use on a UTC day in one part of the book: accounts with any, and accounts per feature."""
+
+    day: date
+    active: int
+    features: dict[str, int]
+
+
+class HoursOfSource(Event):
+    """When a source sent on a UTC day, in one part of the book: a bit per hour; `used`: use of the product."""
+
+    source: str
+    used: bool
+    day: date
+    hours: int
+
+
+class PartCounted(Event, type="health.part_counted"):
+    """Internal: what a partition counted; up to `until` it is complete (null: more follows)."""
+
+    part: int
+    until: AwareDatetime | None
+    days: tuple[DayOfPart, ...] = ()
+    hours: tuple[HoursOfSource, ...] = ()
+
+
+class BreakOfData(Event):
+    """UTC days on which use of a feature, or all of a source's, did not arrive; `until` null: it lasts."""
+
+    what: Literal["feature", "source"]
+    name: str
+    since: date
+    until: date | None = None
+
+
+class DataJudged(Event, type="health.data_judged"):
+    """Internal, to every partition: where data broke on the way, over the whole book; news from the day `since` on."""
+
+    breaks: tuple[BreakOfData, ...] = ()
+    since: date | None = None
+
+
 class FamilyScoreChanged(ResultEvent, type="family_score.changed"):
     """The score of an account with children moved, as it follows from theirs and its own.
 
