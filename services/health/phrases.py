@@ -69,6 +69,8 @@ _TEXTS: dict[str, dict[Language, str]] = {
     },
     "step": {"en": "{label} from {now} to {to}", "fr": "{label} de {now} à {to}"},
     "step_points": {"en": "{label} from {now} to {to} points", "fr": "{label} de {now} à {to} points"},
+    "feature.broke": {"en": "Tracking of {it} broke", "fr": "Le suivi de {it} est rompu"},
+    "source.broke": {"en": "{it} is silent", "fr": "{it} ne dit plus rien"},
     "tracking_break.title": {
         "en": "Tracking of {it} broke: {n} of {usual} accounts",
         "fr": "Le suivi de {it} est rompu : {n} comptes sur {usual}",

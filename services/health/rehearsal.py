@@ -8,18 +8,22 @@ replayed: nobody acknowledges, so what would have been escalated is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from statistics import fmean, median
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from services.health import domain, episodes, leaving, overrides
+from services.health import domain, episodes, incidents, leaving, overrides, phrases
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts
+from services.health.incidents import Hours
+from services.health.rules import SourceSilent, TrackingBreak
+from services.health.tracking import Break, Day
 from services.health.usage import DAY_US, Usage, micros, midnight, moment
+from shared.runtime.api import EVERYBODY
 from shared.times import instant
 
 NOBODY = "nobody"
@@ -69,6 +73,34 @@ def rehearse(known: Facts, policy: Policy, start: datetime, end: datetime) -> li
             told.append(_told(known.account_id, running.pop(episode.alert_id), at))
     told += [_told(known.account_id, one, None) for one in running.values()]
     return sorted(told, key=lambda one: (one.opened_at, one.rule, one.title))
+
+
+def rehearse_data(
+    days: Mapping[date, Day], hours: Hours, policy: Policy, start: datetime, end: datetime
+) -> tuple[list[Told], tuple[Break, ...]]:
+    """Incidents of the whole book from `start` to `end`, and the days that broke; by whole days."""
+    judged = (end.date() - min(days, default=end.date())).days + 1
+    breaks = incidents.found(days, hours, end, policy.rules, policy.model.language, (), judged).breaks
+    rules = {
+        what: (name, rule)
+        for what, kind in (("feature", TrackingBreak), ("source", SourceSilent))
+        for name, rule in policy.rules.rules.items()
+        if isinstance(rule, kind) and rule.enabled
+    }
+    told = []
+    for one in breaks:
+        name, rule = rules[one.what]
+        opened_at = _utc(one.since + timedelta(days=1))
+        over_at = None if one.until is None else _utc(one.until + timedelta(days=1))
+        if opened_at <= end and (over_at is None or over_at > start):
+            title = phrases.text(f"{one.what}.broke", policy.model.language, it=one.name)
+            told.append(Told(EVERYBODY, None, NOBODY, name, rule.kind, rule.severity, title, max(start, opened_at),
+                             opened_at <= start, over_at if over_at and over_at <= end else None))  # fmt: skip
+    return told, breaks
+
+
+def _utc(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _told(account_id: str, one: _Open, resolved_at: datetime | None) -> Told:

@@ -12,6 +12,7 @@ import yaml
 
 from services.health import rehearsal
 from services.health.backtest_reading import read_history
+from services.health.book_reading import Counts, count_book
 from services.health.domain import Policy
 from services.health.facts import Facts
 from services.health.policy import load_policy
@@ -32,9 +33,10 @@ async def rehearse_alerts(
     Raises Misconfigured when the file is neither.
     """
     book = await read_history(dbs, end)
-    found = _rehearsed(book, policy_with(config), start, end, budget)
+    counts = await count_book(dbs, book)
+    found = _rehearsed(book, counts, policy_with(config), start, end, budget)
     if config is not None:
-        found["current"] = _rehearsed(book, load_policy(), start, end, budget)["summary"]
+        found["current"] = _rehearsed(book, counts, load_policy(), start, end, budget)["summary"]
     return found
 
 
@@ -53,10 +55,13 @@ def policy_with(config: Path | None) -> Policy:
     raise Misconfigured(f"{config}: has neither rules (alerts.yaml) nor measures (health.yaml)")
 
 
-def _rehearsed(book: Sequence[Facts], policy: Policy, start: datetime, end: datetime, budget: int) -> Row:
-    told: list[rehearsal.Told] = []
+def _rehearsed(
+    book: Sequence[Facts], counts: Counts, policy: Policy, start: datetime, end: datetime, budget: int
+) -> Row:
+    told, breaks = rehearsal.rehearse_data(*counts, policy, start, end)
     left: list[rehearsal.Leave] = []
-    for known in book:
+    for one in book:
+        known = one.under(breaks)
         own = rehearsal.rehearse(known, policy, start, end)
         told += own
         left += rehearsal.leaves(known, own, start, end)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.health import incidents, tracking
+from services.health import incidents, rehearsal, tracking
 from services.health.policy import load_policy
 from services.health.rules import SourceSilent, TrackingBreak
 from services.health.tracking import Break, Day, Silence
@@ -199,3 +199,19 @@ def test_use_that_stops_is_an_incident_though_the_source_still_sends_the_rest() 
     found = incidents.found({}, hours, tracking.time_of(NOON), RULES, "en")
     assert list(found.holding) == [("source_silent", "hune")]
     assert found.breaks[0].until is None
+
+
+def test_a_rehearsal_tells_of_data_too_once_for_the_book_and_quietly_of_what_had_begun_before() -> None:
+    policy = load_policy()
+    end = datetime(2026, 4, 1, tzinfo=UTC)
+    days = days_of(lost={0: 0, 1: 0, 20: 0, 21: 0})
+    told, breaks = rehearsal.rehearse_data(days, {}, policy, end - timedelta(days=30), end)
+    assert [(one.since, one.until) for one in breaks] == [
+        (date(2026, 3, 10), date(2026, 3, 12)), (date(2026, 3, 30), None)
+    ]  # fmt: skip
+    assert [(one.account_id, one.rule, one.kind, one.baseline) for one in told] == [
+        ("*", "tracking_break", "data", False)
+    ] * 2
+    assert (told[0].resolved_at, told[1].resolved_at) == (datetime(2026, 3, 13, tzinfo=UTC), None)
+    [late] = rehearsal.rehearse_data(days, {}, policy, end - timedelta(hours=1), end)[0]
+    assert late.baseline
