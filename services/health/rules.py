@@ -210,9 +210,9 @@ class SponsorLeft(Rule):
 class TrackingBreak(Rule):
     """A feature's use falls across all accounts at once: what used it on a day is at most `enter` of what is usual.
 
-    Usual is the share of the day's active accounts that used it on the same day of the last four weeks; it must come
-    to at least `accounts`. By chance such a day happens with at most `chance` (Poisson). Over from `leave` on, or
-    given up as a feature that is no more after `at_most_days`.
+    Usual is how many used it on the same day of the last four weeks, less where the other features say that the day is
+    a quiet one; it must come to at least `accounts`. By chance such a day happens with at most `chance` (Poisson).
+    Over from `leave` on, or given up as a feature that is no more after `at_most_days`.
     """
 
     when: Literal["tracking_break"]

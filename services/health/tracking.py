@@ -48,9 +48,14 @@ class Day:
 
     active: int = 0
     features: dict[str, int] = field(default_factory=dict)
+    total: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.total = sum(self.features.values())
 
     def add(self, active: int, features: Mapping[str, int]) -> None:
         self.active += active
+        self.total += sum(features.values())
         for name, accounts in features.items():
             self.features[name] = self.features.get(name, 0) + accounts
 
@@ -101,7 +106,10 @@ def _lived(name: str, since: date, until: date, rule: TrackingBreak) -> Iterator
 
 
 def usual(name: str, day: date, days: Mapping[date, Day], broken: Collection[date] = ()) -> tuple[int, float] | None:
-    """Accounts that used a feature on a day, and how many are usual; None where too few weeks are known."""
+    """Accounts that used a feature on a day, and how many are usual on such a day; None where too little is known.
+
+    Usual is the mean of the same days of the week, less where the other features say that this is a quiet day.
+    """
     today = days.get(day)
     same = [
         found
@@ -110,8 +118,11 @@ def usual(name: str, day: date, days: Mapping[date, Day], broken: Collection[dat
     ][:WEEKS]
     if today is None or len(same) < LEAST_WEEKS:
         return None
-    used, active = sum(one.features.get(name, 0) for one in same), sum(one.active for one in same)
-    return today.features.get(name, 0), today.active * used / active
+    seen, used = today.features.get(name, 0), sum(one.features.get(name, 0) for one in same)
+    others = sum(one.total for one in same) - used
+    if not others:
+        return None
+    return seen, used / len(same) * min(1.0, (today.total - seen) * len(same) / others)
 
 
 def _at_most(seen: int, expected: float) -> float:
