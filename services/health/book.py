@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from services.health import actions, book_store, episodes, incidents, standstill, store, telling, tracking
 from services.health.actions import Acted, Declined
 from services.health.domain import Decision, Memory, Policy
+from services.health.rules import SourceSilent, TrackingBreak
 from services.health.store import Account
 from services.health.telling import Cause
 from services.health.tracking import KEPT_DAYS, Break
@@ -35,11 +36,17 @@ class Book:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.is_on = any(
+            rule.enabled for rule in policy.rules.rules.values() if isinstance(rule, TrackingBreak | SourceSilent)
+        )
+        """Off, nothing is counted, judged or read otherwise."""
         self.heard: dict[book_store.Heard, int] = {}
         self.told: dict[int, datetime] = {}
 
     async def learn(self, signals: Iterable[Signal], unit: UnitOfWork) -> None:
         """Remember in which hours sources sent live."""
+        if not self.is_on:
+            return
         seen = {
             (one.partition, one.source, one.type == "usage.tracked", one.occurred_at.date(), one.occurred_at.hour)
             for one in signals
@@ -64,7 +71,7 @@ class Book:
                           unit: UnitOfWork) -> None:  # fmt: skip
         """Use of days that may be counted already: `account` of each event, `partitions` of each account."""
         clocks = [clock for partition in set(partitions) if (clock := unit.clock(partition)) is not None]
-        if not clocks:
+        if not clocks or not self.is_on:
             return
         today = min(clocks).astimezone(UTC).date().toordinal() - _EPOCH_DAY
         if int(events["at"].min()) >= today * DAY_US:
@@ -97,6 +104,8 @@ class Book:
 
     async def tick(self, clocks: Mapping[int, datetime], unit: UnitOfWork) -> int:
         """Count what is complete, and judge once all partitions have: 1 if that was done."""
+        if not self.is_on:
+            return 0
         slots = {partition: _slot(clock) for partition, clock in clocks.items()}
         late = [partition for partition, slot in slots.items() if self.told.get(partition, _NEVER) < slot]
         if late:

@@ -388,7 +388,11 @@ from services.health.counting import PEERS_COUNTED, Counting
         ids = [row.account_id for row in rows]
         memories = await store.load_memories(unit.db, ids)
         await self._load_older(memories.values(), unit)
-        breaks = {name: self._recent(memory.breaks, at) for name, memory in memories.items() if memory.breaks}
+        breaks = {
+            name: self._recent(memory.breaks, at)
+            for name, memory in memories.items()
+            if memory.breaks and self.book.is_on
+        }
         since = (at - self.policy.history).date()
         if breaks:
             since -= max(standstill.margin(those, at.date()) for those in breaks.values())
