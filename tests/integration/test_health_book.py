@@ -159,7 +159,7 @@ async def test_use_that_comes_late_undoes_a_break_that_never_was(world: World) -
 
 async def test_a_run_judges_quietly_and_a_silent_source_is_one_incident_that_people_can_take_on(world: World) -> None:
     await live(world, 0, 30)
-    await world.wait(31.5)
+    await world.wait(30.9)
     assert world.alerts() == []
     await world.wait(34)
     assert world.alerts() == [(EVERYBODY, "source_silent")]
