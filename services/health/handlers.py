@@ -169,7 +169,7 @@ class Handlers:
         self.policy = policy
         self.names = Names()
         self.book = Book(policy)
-from services.health.counting import PEERS_COUNTED, Counting
+        self.counting = Counting(policy)
         self.kept: set[int] = set()
         """Partitions whose database says by what they score."""
         self.sweeps: dict[int, Sweep] = {}
@@ -242,8 +242,8 @@ from services.health.counting import PEERS_COUNTED, Counting
         if len(due) < limit:
             due += await self._outdated(clocks, due, limit - len(due), unit)
         if not due:
-            return judged
-from services.health.counting import PEERS_COUNTED, Counting
+            counted = await self.counting.count(clocks, limit, unit) if self.policy.model.ranked else 0
+            return judged + counted
         rows = {row.account_id: row for row in due}
         first, last = min(clocks[row.partition] for row in due), max(clocks[row.partition] for row in due)
         walks = await self._load_rows(list(rows.values()), first, (), unit)
