@@ -155,7 +155,7 @@ def with_each_other(book: Sequence[Facts]) -> list[Facts]:
     """A whole book whose accounts know of each other."""
     counted = Counted()
     counted.book = book
-    return [Facts(one.account_id, one.things, one.usage, one.looked, counted) for one in book]
+    return [Facts(one.account_id, one.things, one.usage, one.looked, counted, one.breaks) for one in book]
 
 
 @dataclass(frozen=True, slots=True)
