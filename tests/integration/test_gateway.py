@@ -47,6 +47,8 @@ pytestmark = pytest.mark.asyncio
 
 ROOT = Path(__file__).parents[2]
 KNOBS = GatewaySettings()
+OUTAGE_SECONDS = 3600 if os.environ.get("HUNE_CHAOS_TIER") == "release" else 60
+EVENTS_A_SECOND = 200
 
 
 @dataclass
@@ -429,3 +431,45 @@ async def test_while_kafka_is_away_all_is_confirmed_and_kept_in_order_also_over_
     for user in users:
         mine = [dict(r.headers)["ce_id"].decode() for r in records if r.key == user.encode()]
         assert list(dict.fromkeys(mine)) == confirmed[user]
+
+
+async def test_an_outage_at_200_events_a_second_refuses_loses_and_reorders_nothing(
+    settings: Settings, stack: TestStores, tmp_path: Path
+) -> None:
+    """Kafka stands still for a minute, in the release tier for an hour."""
+    kafka = stack.stack.kafka
+    if kafka is None or kafka.pid is None:
+        pytest.skip("Kafka is not ours to stop")
+    users = [f"outage-{uuid.uuid4()}" for _ in range(5)]
+    confirmed: dict[str, list[str]] = {user: [] for user in users}
+    pace = EVENTS_A_SECOND // len(users) // 2  # two calls a second and user
+
+    async def send(client: httpx.AsyncClient, user: str, calls: int) -> None:
+        began = time.monotonic()
+        for call in range(calls):
+            await asyncio.sleep(max(0.0, began + call / 2 - time.monotonic()))
+            ids = some_ids(pace)
+            messages = [{"type": "track", "messageId": id, "userId": user, "event": "Click"} for id in ids]
+            answer = await client.post("/v1/batch", json={"batch": messages})
+            assert answer.status_code == 200
+            confirmed[user] += ids
+
+    spool = {"HUNE_GATEWAY_SPOOL_DIR": str(tmp_path), "HUNE_GATEWAY_SPOOL_SECONDS": "1"}
+    async with a_process(settings, stack, **spool) as (_, client):
+        await until_taken(client, a_batch(some_ids(40), users=40))
+        os.kill(kafka.pid, signal.SIGSTOP)
+        try:
+            await asyncio.gather(*[send(client, user, 2 * OUTAGE_SECONDS) for user in users])
+            assert bytes_waiting(tmp_path) > 0
+        finally:
+            os.kill(kafka.pid, signal.SIGCONT)
+        await asyncio.gather(*[send(client, user, 4) for user in users])
+        await until(lambda: bytes_waiting(tmp_path) == 0, 60 + OUTAGE_SECONDS)
+        await asyncio.gather(*[send(client, user, 2) for user in users])
+    assert sum(map(len, confirmed.values())) == EVENTS_A_SECOND * (OUTAGE_SECONDS + 3)
+    kept = await records_of(settings, topics.RAW_EVENTS.name, {id for ids in confirmed.values() for id in ids})
+    found: dict[bytes | None, dict[str, None]] = {}
+    for record in kept:
+        found.setdefault(record.key, {})[dict(record.headers)["ce_id"].decode()] = None
+    for user in users:
+        assert list(found[user.encode()]) == confirmed[user]
