@@ -125,8 +125,9 @@ def app() -> Any:
 def test_no_request_of_the_document_s_making_fails_on_our_side(
     path: str, method: str, call: dict[str, Any], app: Any, loop: asyncio.AbstractEventLoop
 ) -> None:
-    content = call.get("requestBody", {}).get("content", {})
-    schema = next(iter(content.values()), {}).get("schema", {})
+    content: dict[str, Any] = call.get("requestBody", {}).get("content", {})
+    media: dict[str, Any] = next(iter(content.values()), {})
+    schema = media.get("schema", {})
     places = call.get("parameters", [])
 
     @CALM
