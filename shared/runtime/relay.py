@@ -132,11 +132,12 @@ class Publisher:
     def __init__(
         self,
         service: str,
-        installation: str,
         bootstrap_servers: str,
         still_ours: Callable[[Sequence[Relay]], Awaitable[set[int]]],
     ) -> None:
-        self.service, self.installation = service, installation
+        self.service = service
+        self.installation = ""
+        """Whose results these are; known once PostgreSQL has said so."""
         self.transactional_id = f"{topics.PREFIX}.relay.{service}.{uuid4().hex}"
         self._bootstrap_servers = bootstrap_servers
         self._still_ours = still_ours

@@ -81,7 +81,7 @@ class Runtime:
         self._assigned: set[int] = set()
         self._generation = 0
         self._installation = ""
-        self._publisher: Publisher
+        self._publisher = Publisher(worker.name, settings.kafka_bootstrap_servers, self._still_ours)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._unowned_since: float | None = None
         self._aside: set[asyncio.Task[None]] = set()
@@ -186,9 +186,7 @@ class Runtime:
             raise
         installation.check(rows, self.settings)
         self._installation = str(next(iter(rows.values()))["id"])
-        self._publisher = Publisher(
-            self.worker.name, self._installation, self.settings.kafka_bootstrap_servers, self._still_ours
-        )
+        self._publisher.installation = self._installation
         reader = self.worker.read or signal_reader(self.worker.fast)
         for number, pool in enumerate(self._pools):
             lane = Lane(self.worker, pool, reader, self.settings.partitions, number)

@@ -382,7 +382,7 @@ async def test_a_former_owner_that_wakes_in_the_middle_of_its_commit_publishes_n
         asked += 1
         return {relay.partition for relay in some if relay.epoch == epoch}
 
-    former, owner = (Publisher(ledger.name, "lab", hands.bootstrap_servers, still_ours) for _ in range(2))
+    former, owner = (Publisher(ledger.name, hands.bootstrap_servers, still_ours) for _ in range(2))
     assert await former.positions([place]) == {}
     assert former._producer is not None
     commit, stalled, goes_on = former._producer.commit_transaction, asyncio.Event(), asyncio.Event()

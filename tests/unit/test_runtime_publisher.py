@@ -116,7 +116,7 @@ class Row:
 class Process:
     def __init__(self, kafka: Kafka, rows: dict[int, Row]) -> None:
         self.kafka, self.rows, self.owned = kafka, rows, dict[int, Relay]()
-        self.publisher = Publisher("health", "ours", "", self.still_ours)
+        self.publisher = Publisher("health", "", self.still_ours)
 
     async def still_ours(self, some: Sequence[Relay]) -> set[int]:
         await self.kafka.pause()
