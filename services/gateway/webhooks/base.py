@@ -319,7 +319,7 @@ def event(
         "external_ids": dict(external_ids) if external_ids else None,
         **fields,
     }
-    body = {name: _storable(value) for name, value in told.items() if value is not None}
+    body = {name: storable(value) for name, value in told.items() if value is not None}
     body.update(dict.fromkeys(cleared))
     where = next((f"{name}:{value}" for name, value in sorted((external_ids or {}).items())), None)
     key = key or user_id or account_id or where or id
@@ -327,7 +327,7 @@ def event(
     return Canonical(type, id, body, key, own.at if own else delivery.received_at, own.text if own else None, source)
 
 
-def _storable(value: Any, depth: int = 0) -> Any:
+def storable(value: Any, depth: int = 0) -> Any:
     """A JSON value that every store holds: no NUL, no endless nesting, numbers of 64 bits, Decimals as numbers."""
     if isinstance(value, str):
         return value.replace("\x00", "")
@@ -340,7 +340,7 @@ def _storable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (dict, list, tuple)) and depth >= MAX_DEPTH:
         return None
     if isinstance(value, dict):
-        return {str(name).replace("\x00", ""): _storable(inner, depth + 1) for name, inner in value.items()}
+        return {str(name).replace("\x00", ""): storable(inner, depth + 1) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_storable(inner, depth + 1) for inner in value]
+        return [storable(inner, depth + 1) for inner in value]
     return value

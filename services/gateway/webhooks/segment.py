@@ -17,7 +17,7 @@ from services.gateway import segment
 from services.gateway.canonical import Canonical, Refused, decode
 from services.gateway.settings import Limits
 from services.gateway.webhooks import signatures
-from services.gateway.webhooks.base import Delivery, Forged, Tool, Trust, Unreadable, each
+from services.gateway.webhooks.base import Delivery, Forged, Tool, Trust, Unreadable, each, storable
 
 DROPPED = (
     "channel",
@@ -31,6 +31,7 @@ DROPPED = (
     "writeKey",
 )
 LIMITS = Limits()
+NUL = rb"\u0000"
 
 
 def events(delivery: Delivery) -> list[Canonical]:
@@ -45,8 +46,10 @@ def events(delivery: Delivery) -> list[Canonical]:
 
 
 def _read(delivery: Delivery, message: msgspec.Raw) -> list[Canonical]:
-    envelope = segment.Envelope(None, [message], len(bytes(message)), None)
     try:
+        if NUL in bytes(message):
+            message = msgspec.Raw(msgspec.json.encode(storable(decode(bytes(message), Any))))
+        envelope = segment.Envelope(None, [message], len(bytes(message)), None)
         return segment.read_events(envelope, delivery.received_at, LIMITS)
     except Refused as refused:
         raise Unreadable(refused.reason) from None
