@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,16 @@ from shared.runtime.api import EVERYBODY, Batch, Signal, Worker
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import short_name
 from tests.support.bench_worker import PARTITIONS, a_database, a_signal
+from tests.support.judging import judging_config
 
 ACCOUNTS = [f"acct_{n}" for n in range(24)]
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 _ids, _offsets = count(), count(1_000_000)
+
+
+@pytest.fixture(autouse=True)
+def judging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNE_CONFIG_DIR", str(judging_config(tmp_path)))
 
 
 def at(day: float) -> datetime:
@@ -89,7 +96,7 @@ class World:
 
 
 @pytest_asyncio.fixture
-async def world(postgres: str) -> AsyncIterator[World]:
+async def world(postgres: str, judging: None) -> AsyncIterator[World]:
     worker = app.build()
     connection = await a_database(postgres, worker)
     yield World(worker, connection)

@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.health import incidents, rehearsal, tracking
+from services.health.domain import Policy
 from services.health.policy import load_policy
-from services.health.rules import SourceSilent, TrackingBreak
+from services.health.rules import Rules, SourceSilent, TrackingBreak
 from services.health.tracking import Break, Day, Silence
 from services.health.usage import EVENT, hash_of, micros
+from shared import config
+from tests.support.judging import judging_rules
 
 LAST = date(2026, 3, 31)
 BREAK, SILENT = TrackingBreak(when="tracking_break"), SourceSilent(when="source_silent")
-RULES = load_policy().rules
+RULES = config.parse(judging_rules(), Rules).model
 
 
 def days_of(accounts: int = 40, lost: Mapping[int, int] | None = None, feature: str = "export") -> dict[date, Day]:
@@ -202,7 +205,7 @@ def test_use_that_stops_is_an_incident_though_the_source_still_sends_the_rest() 
 
 
 def test_a_rehearsal_tells_of_data_too_once_for_the_book_and_quietly_of_what_had_begun_before() -> None:
-    policy = load_policy()
+    policy = Policy(load_policy().model, RULES, "judging")
     end = datetime(2026, 4, 1, tzinfo=UTC)
     days = days_of(lost={0: 0, 1: 0, 20: 0, 21: 0})
     told, breaks = rehearsal.rehearse_data(days, {}, policy, end - timedelta(days=30), end)
