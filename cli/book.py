@@ -102,14 +102,17 @@ def describe_alert(alert: Row, account: Row, now: datetime) -> str:
     return textwrap.indent(card.plain(card.of_rows(alert, account, now)), "  | ")
 
 
-def most_telling(alerts: Sequence[Row]) -> Row | None:
-    """The alert to show: open before resolved, risk before opportunity, the most severe, the newest."""
-    if not alerts:
-        return None
+def most_telling(alerts: Sequence[Row], accounts: Sequence[Row]) -> Row | None:
+    """The alert to show: open before resolved, risk before opportunity, most severe, of the largest ARR, the newest."""
+    arr = {account["account_id"]: urgency(account)[0] for account in accounts}
     newest_first = sorted(alerts, key=lambda alert: str(alert["opened_at"]), reverse=True)
     return min(
-        newest_first, key=lambda alert: (not is_open_risk(alert), alert["state"] != "open", severity_rank(alert))
-    )
+        newest_first,
+        key=lambda one: (
+            not is_open_risk(one), one["state"] != "open", severity_rank(one), arr.get(one["account_id"], Decimal(0))
+        ),
+        default=None,
+    )  # fmt: skip
 
 
 def _wrapped(text: str) -> list[str]:

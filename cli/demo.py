@@ -270,7 +270,7 @@ class Demo:
             for number, call in enumerate(calls, 1):
                 why = call.why or await first_reason(stores, call.account_id)
                 click.echo(book.describe_call(number, book.with_reason(call, why)))
-        alert = book.most_telling(alerts)
+        alert = book.most_telling(alerts, accounts)
         if alert is not None:
             account = next((one for one in accounts if one["account_id"] == alert["account_id"]), {})
             click.echo("\nAN ALERT\n" + book.describe_alert(alert, account, datetime.now(UTC)))

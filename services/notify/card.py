@@ -18,6 +18,12 @@ SIGNS = {"critical": "🔴", "high": "🟠", "medium": "🟡", "low": "🔵"}
 GOOD, OVER, ODD = "🟢", "✅", "⚪"
 MOST_PARTS, MOST_LISTED, MOST_EVIDENCE, MOST_VALUE, MOST_TITLE = 3, 5, 12, 500, 150
 WIDTH = 96
+SAID_IN_WORDS = frozenset({
+    "score", "band", "enter", "leave", "highest", "coverage", "ratio", "now", "usual", "days", "people_new",
+    "people_before", "people_stopped", "users", "seats", "share", "mrr", "mrr_before", "change", "deadline",
+    "days_left", "amount", "currency", "failed_at", "left_at", "opened_at", "severity", "role", "remaining", "last_seen_at",
+})  # fmt: skip
+"""Figures of an alert's evidence that its sentence has in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,9 @@ def of_rows(alert: Mapping[str, Any], account: Mapping[str, Any], now: datetime)
 
 
 def evidence_lines(evidence: Mapping[str, Any], language: Language) -> Iterator[str]:
-    for name, value in list(evidence.items())[:MOST_EVIDENCE]:
+    """What the sentence does not say already: who, which ticket, what was said."""
+    left = [(name, value) for name, value in evidence.items() if name not in SAID_IN_WORDS]
+    for name, value in left[:MOST_EVIDENCE]:
         shown = _shown(name, value)
         if shown:
             yield wording.label(name, shown, language)

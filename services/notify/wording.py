@@ -74,7 +74,11 @@ _TEXTS: dict[str, dict[Language, str]] = {
     "people_stopped": {"en": "people who stopped (count)", "fr": "personnes qui ont arrêté (nombre)"},
     "quote": {"en": "quote", "fr": "citation"},
     "ticket_id": {"en": "ticket", "fr": "ticket"},
+    "tickets": {"en": "tickets", "fr": "tickets"},
     "subject": {"en": "subject", "fr": "objet"},
+    "user_id": {"en": "answered by", "fr": "réponse de"},
+    "invoice_id": {"en": "invoice", "fr": "facture"},
+    "contact_id": {"en": "contact", "fr": "contact"},
     "colon": {"en": ": ", "fr": " : "},
 }  # fmt: skip
 

@@ -63,5 +63,11 @@ def test_an_alert_in_plain_text_says_what_why_and_what_to_do() -> None:
 
 def test_the_alert_shown_is_open_before_resolved() -> None:
     old, new = an_alert("a", "critical", state="resolved"), an_alert("b", "low")
-    assert book.most_telling([old, new]) == new
-    assert book.most_telling([]) is None
+    assert book.most_telling([old, new], []) == new
+    assert book.most_telling([], []) is None
+
+
+def test_of_alerts_alike_the_one_of_the_largest_account_is_shown() -> None:
+    small, large = an_alert("small"), an_alert("large")
+    accounts = [an_account("small", arr="0"), an_account("large", arr="9000")]
+    assert book.most_telling([large, small], accounts) == large == book.most_telling([small, large], accounts)

@@ -187,3 +187,9 @@ def _press(action_id: str) -> Delivery:
         "container": {"type": "message", "channel_id": "C1", "message_ts": "1795339200.000001"}, "actions": [action],
     }  # fmt: skip
     return Delivery(urlencode({"payload": json.dumps(payload)}).encode())
+
+
+def test_evidence_is_what_the_sentence_does_not_say() -> None:
+    evidence = {"score": 12, "enter": 40.0, "leave": 47.0, "quote": "too slow", "tickets": ["7", "8"]}
+    card = Card(an_episode(evidence=evidence), Account("acme"), "fr", NOW)
+    assert card.evidence == ["citation : “too slow”", "tickets : 7, 8"]
