@@ -21,7 +21,8 @@ WIDTH = 96
 SAID_IN_WORDS = frozenset({
     "score", "band", "enter", "leave", "highest", "coverage", "ratio", "now", "usual", "days", "people_new",
     "people_before", "people_stopped", "users", "seats", "share", "mrr", "mrr_before", "change", "deadline",
-    "days_left", "amount", "currency", "failed_at", "left_at", "opened_at", "severity", "role", "remaining", "last_seen_at",
+    "days_left", "amount", "currency", "failed_at", "left_at", "opened_at", "severity", "role", "remaining",
+    "last_seen_at",
 })  # fmt: skip
 """Figures of an alert's evidence that its sentence has in words."""
 
