@@ -1,8 +1,9 @@
-// Print every alert, once and in order per account: `npm install kafkajs && node examples/alerts.js localhost:9092`.
+// Print every alert, once and in order per account: `npm ci --prefix examples && node examples/alerts.js localhost:9092 my-alerts`.
 const { Kafka, logLevel } = require("kafkajs");
 
-const kafka = new Kafka({ brokers: [process.argv[2]], logLevel: logLevel.ERROR });
-const consumer = kafka.consumer({ groupId: "my-alerts", readUncommitted: false });
+const [broker, groupId] = process.argv.slice(2);
+const kafka = new Kafka({ brokers: [broker], logLevel: logLevel.ERROR });
+const consumer = kafka.consumer({ groupId, readUncommitted: false });
 
 async function main() {
   await consumer.connect();
@@ -10,7 +11,7 @@ async function main() {
   await consumer.run({
     eachMessage: async ({ message }) => {
       const alert = JSON.parse(message.value);
-      const kind = message.headers.ce_type.toString().replace(/^hune\./, "").replace(/\.v1$/, "");
+      const kind = message.headers.ce_type.toString().replace(/^hune\.|\.v1$/g, "");
       console.log(message.headers.ce_id.toString(), kind, alert.account_id, alert.severity, alert.title);
     },
   });
