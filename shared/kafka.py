@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from shared import topics
 from shared.access import Access, refuse_wrong_access
 from shared.errors import Misconfigured
 
+ANSWER_SECONDS = 5
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 CLIENT_NAME = "hune"
 
@@ -40,6 +43,20 @@ def consumer_options(bootstrap_servers: str) -> dict[str, Any]:
         "isolation_level": "read_committed",
         "enable_auto_commit": False,
     }
+
+
+async def answers(bootstrap_servers: str) -> bool:
+    """Whether a new client hears from Kafka within a few seconds."""
+    client = AIOKafkaClient(**client_options(bootstrap_servers))
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await client.bootstrap()
+    except (KafkaError, TimeoutError):
+        return False
+    else:
+        return True
+    finally:
+        await client.close()
 
 
 def _config(topic: topics.Topic) -> dict[str, str]:

@@ -25,6 +25,7 @@ from shared import topics
 from shared.access import Access, refuse_wrong_access
 from shared.db import installation
 from shared.errors import Misconfigured, Transient
+from shared.kafka import answers
 from shared.observability import metrics
 from shared.runtime import fetching, ownership
 from shared.runtime.api import Worker
@@ -459,7 +460,7 @@ class Runtime:
             metrics.OUTBOX_AGE.labels(name).set(time.monotonic() - min(waiting) if waiting else 0)
             metrics.LAG.labels(name).set(self._lag(owned))
             await self._observe_waiting()
-            self._end_if_unowned()
+            await self._end_if_unowned()
             self._end_if_standing_still(owned)
             await self._end_if_deaf(owned)
 
@@ -488,8 +489,11 @@ class Runtime:
         except Exception as error:
             log.debug("quarantined and parked records not counted", extra={"error": repr(error)})
 
-    def _end_if_unowned(self) -> None:
-        """Assigned by the group but not owned, and nobody is acquiring, or never heard of by the group at all."""
+    async def _end_if_unowned(self) -> None:
+        """Assigned by the group but not owned, and nobody is acquiring, or never heard of by the group at all.
+
+        Not while Kafka is away: a clean process would be let in no sooner, and the gateway's door is in this one.
+        """
         owned = {partition for lane in self.lanes for partition in lane.owned}
         acquiring = self._acquiring is not None and not self._acquiring.done()
         if self._generation and (self._assigned <= owned or acquiring):
@@ -497,6 +501,10 @@ class Runtime:
             return
         since = self._unowned_since = self._unowned_since or time.monotonic()
         if time.monotonic() - since > UNOWNED_S:
+            if not await answers(self.settings.kafka_bootstrap_servers):
+                self._unowned_since = None
+                log.info("Kafka does not answer", extra={"worker": self.worker.name})
+                return
             said = "partitions are assigned but lost" if self._generation else "the group never let us in"
             log.critical(said, extra={"worker": self.worker.name, "partitions": sorted(self._assigned - owned)})
             os._exit(70)

@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from devstack import ports
 from shared import topics
 from shared.errors import Misconfigured
 from shared.events import inputs
@@ -423,6 +424,22 @@ async def test_a_process_that_the_group_never_lets_in_ends(
         assert "the group never let us in" in caplog.text
     finally:
         await runtime.stop()
+
+
+async def test_a_process_stays_while_kafka_is_away(
+    hands: Hands, ledger: Ledger, exits: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(services, "UNOWNED_S", 0.1)
+    monkeypatch.setattr(services, "OBSERVE_S", 0.1)
+    (nobody_there,) = ports.choose(1)
+    runtime = Runtime(ledger.worker(), replace(ledger.settings, kafka_bootstrap_servers=f"127.0.0.1:{nobody_there}"))
+    with caplog.at_level(logging.INFO):
+        await runtime.prepare()
+        try:
+            await eventually(lambda: asyncio.sleep(0, caplog.text.count("Kafka does not answer") >= 2))
+        finally:
+            await runtime.stop()
+    assert exits == []
 
 
 async def test_a_transaction_that_never_ends_ends_the_process(
