@@ -63,6 +63,8 @@ def described(found: Mapping[str, Any], whole: bool) -> str:
     name = f" ({found['name']})" if found.get("name") else ""
     head = f"{found['account_id']}{name}: {_text(found['score'], 'no score')}, {found['band']}"
     lines = [head, *_sentences(found["why"])]
+    if found.get("next_step"):
+        lines.append(f"→ {found['next_step']}")
     if whole:
         lines += [
             f"exact {_text(found['exact'])}, from {found['coverage']:.0%} of the weights, "
@@ -72,6 +74,7 @@ def described(found: Mapping[str, Any], whole: bool) -> str:
             _parts(found["parts"]),
             "",
             *_change(found["change"]),
+            *_recommended(found.get("recommendations", ())),
         ]
     return "\n".join(lines)
 
@@ -88,6 +91,11 @@ def _circumstances(found: Mapping[str, Any]) -> list[str]:
         told = f"{_text(shown['score'], 'no score')}, {shown['band']}"
         lines.append(f"told on {shown['told_at'][:10]}: {told}, configuration {shown['config_hash']}")
     return lines
+
+
+def _recommended(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What else the account could use, with the reason."""
+    return ["", "recommended:", *(f"  {row['feature']}: {row['why']}" for row in rows)] if rows else []
 
 
 def _parts(parts: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from cli.company.calendars import ZONES
 from cli.company.diary import Diary
-from cli.company.population import HISTORY_DAYS, PLANS, Account, User, contact_name, slug, users
+from cli.company.population import FEATURES, HISTORY_DAYS, PLANS, Account, User, contact_name, slug, users
 from cli.company.usage import level
 
 NOTICE_DAYS = {"high": 90, "mid": 60, "low": 30}
@@ -90,7 +90,8 @@ def _profile(account: Account, diary: Diary, seed: int) -> None:
     if account.course == "churned":
         diary.write(last_day(account, diary), 3600, "account.updated", stage="churned")
     for product in account.products:
-        diary.write(start, 3700, "entitlement.changed", product=product, seats=account.seats)
+        diary.write(start, 3700, "entitlement.changed", product=product, seats=account.seats,
+                    features=list(FEATURES[product]))  # fmt: skip
     if account.csm:
         before = "julien.carpentier" if account.csm in ("hannah.pike", "tom.whitfield") else account.csm
         diary.write(start, 3800, "csm.changed", person_id=before)

@@ -14,11 +14,12 @@ from zoneinfo import ZoneInfo
 
 import xxhash
 
-from services.health import episodes, facts, overrides, scoring, shares, wording
+from services.health import episodes, facts, guidance, overrides, scoring, shares, wording
 from services.health.alerts import Situation
 from services.health.context import Context, context_of
 from services.health.episodes import NOTHING, Episode, Grown, Hush
 from services.health.facts import Facts, Picture
+from services.health.guidance import Standing
 from services.health.rules import Rules
 from services.health.scoring import Score
 from services.health.settings import Model
@@ -72,6 +73,8 @@ class Memory:
     """The tier that ops decided last; told where no segment is stated."""
     breaks: tuple[Break, ...] = ()
     """Where data broke on the way, as the whole book's owner says."""
+    guidance: Standing = guidance.NOTHING
+    """The features that are recommended to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
         in_band=in_band,
         tier=memory.tier,
         breaks=memory.breaks,
+        guidance=memory.guidance,
     )
     told = state if state != memory.state else None
     return Decision(
@@ -154,6 +158,7 @@ def assess(known: Facts, memory: Memory, at: datetime, policy: Policy, *, cause:
             due_at(known, now, policy),
             episodes.due_at(after.open, after.hush, policy.rules, at),
             overrides.ends_at(known, at),
+            guidance.due_at(after.guidance, policy.model.guidance, at),
         ),
         timezone=now.zone.key,
         last_active_day=None if now.usage.last_at is None else now.day_of(now.usage.last_at),

@@ -22,6 +22,8 @@ from services.health import (
     domain,
     episodes,
     facts,
+    guidance_store,
+    guiding,
     kin,
     merging,
     metrics,
@@ -37,6 +39,8 @@ from services.health.counting import PEERS_COUNTED, Counting
 from services.health.domain import Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts, Ignore, Key, Learnt, Reject
+from services.health.guidance import Turn
+from services.health.guiding import FEATURES_COUNTED, Around, Dismissal, Dismissed, Guiding
 from services.health.settings import read_model
 from services.health.store import Account
 from services.health.tracking import Break
@@ -48,6 +52,8 @@ from shared.runtime.api import EVERYBODY, Batch, Signal
 from shared.runtime.unit import UnitOfWork
 
 log = logging.getLogger(__name__)
+Asked = Action | Acted | Declined | Dismissal | Dismissed
+"""What a person asks to be done, and what it came to."""
 Used = tuple[int, int, int, int]
 """A row of use, as `usage.EVENT` has it."""
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,7 +97,7 @@ class Walk:
     memory: Memory
     loaded: Account | None
     unsettled: set[Key]
-    decided: list[tuple[Decision | Acted, telling.Cause]] = field(default_factory=list)
+    decided: list[tuple[Decision | Acted | Turn, telling.Cause]] = field(default_factory=list)
     triples: set[tuple[date, int, int]] | None = None
     ended: dict[str, Past] = field(default_factory=dict)
     """Alerts that were over within the batch."""
@@ -170,6 +176,7 @@ class Handlers:
         self.names = Names()
         self.book = Book(policy)
         self.counting = Counting(policy)
+        self.guiding = Guiding(policy)
         self.kept: set[int] = set()
         """Partitions whose database says by what they score."""
         self.sweeps: dict[int, Sweep] = {}
@@ -189,6 +196,9 @@ class Handlers:
         if counted := [signal for signal in others if signal.type == PEERS_COUNTED]:
             await self.counting.hear(counted, unit)
             others = [signal for signal in others if signal.type != PEERS_COUNTED]
+        if counted := [signal for signal in others if signal.type == FEATURES_COUNTED]:
+            await self.guiding.hear(counted, unit)
+            others = [signal for signal in others if signal.type != FEATURES_COUNTED]
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         done = self._asked(others, learnt, rows, unit)
@@ -203,6 +213,8 @@ class Handlers:
                 continue
             if isinstance(asked := done.get(id(signal)), Action):
                 done[id(signal)] = self._act(walk, signal, asked, past, unit)
+            elif isinstance(asked, Dismissal):
+                done[id(signal)] = self._dismiss(walk, signal, asked, unit)
             else:
                 self._step(walk, signal, learnt.get(id(signal)), unit)
         for signal in others:
@@ -220,7 +232,7 @@ class Handlers:
         waiting = _waiting(use, news, learnt, rows, walks, unit)
         await self._tell(list(walks.values()), waiting, unit)
         await self._tell_family(list(walks.values()), heard, unit)
-        await privacy.erase(unit, to_forget, store.ERASE)
+        await privacy.erase(unit, to_forget, (*store.ERASE, *guidance_store.ERASE))
 
     async def _of_book(self, others: list[Signal], unit: UnitOfWork) -> list[Signal]:
         """Take in what concerns the whole book, and return the other signals."""
@@ -243,21 +255,23 @@ class Handlers:
             due += await self._outdated(clocks, due, limit - len(due), unit)
         if not due:
             counted = await self.counting.count(clocks, limit, unit) if self.policy.model.ranked else 0
-            return judged + counted
+            return judged + counted + await self.guiding.count(clocks, unit)
         rows = {row.account_id: row for row in due}
         first, last = min(clocks[row.partition] for row in due), max(clocks[row.partition] for row in due)
         walks = await self._load_rows(list(rows.values()), first, (), unit)
+        around = await self.guiding.around([(walk.row, walk.facts, walk.memory) for walk in walks.values()], unit)
         failed: list[tuple[Account, datetime, Exception]] = []
         for walk in walks.values():
             at = clocks[walk.row.partition]
             try:
-                self._look(walk, at, unit)
+                self._look(walk, at, around, unit)
             except Exception as error:  # one account must not keep the others from being looked at
                 failed.append((walk.row, at, error))
         if failed:
             for row, _, _ in failed:
                 del walks[row.account_id]
             await _set_aside(failed, unit)
+        await self.guiding.keep([(walk.row, walk.memory) for walk in walks.values()], around, unit)
         await self._tell(list(walks.values()), [], unit)
         await self._tell_family(list(walks.values()), (), unit)
         day = timedelta(days=1)
@@ -279,10 +293,17 @@ class Handlers:
         known = {row.account_id for row in due}
         return [row for row in found if row.account_id not in known]
 
-    def _look(self, walk: Walk, at: datetime, unit: UnitOfWork) -> None:
-        """Assess an account because time has passed."""
+    def _look(self, walk: Walk, at: datetime, around: Around, unit: UnitOfWork) -> None:
+        """Assess an account because time has passed, and see what it might use besides."""
         live, cause = unit.is_live(walk.row.partition), f"{walk.row.account_id}:{at.isoformat()}"
-        if self._behind(walk.row, live=live):
+        behind = self._behind(walk.row, live=live)
+        quiet, known, memory = behind or not live, walk.known, walk.memory
+        turn = self.guiding.look(walk.row, known, memory, at, around, cause=cause, baseline=quiet)
+        if turn is not None:
+            walk.memory = replace(memory, guidance=turn.standing)
+            if turn.made or turn.ended:
+                walk.decided.append((turn, telling.Cause(cause, at, (), at, baseline=quiet)))
+        if behind:
             self._catch_up(walk, at, cause, unit)
         else:
             self._assess(walk, telling.Cause(cause, at, (), at, baseline=not live), unit)
@@ -293,9 +314,9 @@ class Handlers:
         learnt: dict[int, Learnt | Ignore | Reject],
         rows: Mapping[str, Account],
         unit: UnitOfWork,
-    ) -> dict[int, Action | Acted | Declined]:
+    ) -> dict[int, Asked]:
         """Requests to do something: what they ask for, or why it cannot be; an override is learnt like a fact."""
-        found: dict[int, Action | Acted | Declined] = {}
+        found: dict[int, Asked] = {}
         for signal in others:
             if signal.type != "request.made" or signal.account_id not in rows:
                 continue
@@ -306,6 +327,8 @@ class Handlers:
                     learnt[id(signal)] = overrides.learn(signal.id, at, data.parameters, data.user_id)
                 elif demand in actions.DEMANDS and clock is not None:
                     found[id(signal)] = actions.read(demand, data.parameters, data.user_id, clock)
+                elif demand == guiding.DEMAND and clock is not None:
+                    found[id(signal)] = guiding.read(data.parameters, data.user_id)
             except Unusable as error:
                 found[id(signal)] = Declined(str(error))
         return found
@@ -436,6 +459,20 @@ class Handlers:
                 walk.row = replace(walk.row, next_due_at=due)
         return acted
 
+    def _dismiss(self, walk: Walk, signal: Signal, asked: Dismissal, unit: UnitOfWork) -> Dismissed | Declined:
+        """Take a recommendation off an account, as a person asks."""
+        clock = unit.clock(signal.partition)
+        assert clock is not None, "accounts are walked only when there is a clock"
+        try:
+            said = guiding.dismiss(asked, walk.memory, self.policy, walk.row.account_id, clock)
+        except Unusable as error:
+            return Declined(str(error))
+        if said.turn is not None:
+            walk.memory = replace(walk.memory, guidance=said.turn.standing)
+            cause = telling.Cause(signal.id, signal.occurred_at, (signal.id,), clock, baseline=False)
+            walk.decided.append((said.turn, cause))
+        return said
+
     def _step(self, walk: Walk, signal: Signal, said: Learnt | Ignore | Reject | None, unit: UnitOfWork) -> None:
         """Learn one signal and decide what it changes."""
         clock = unit.clock(signal.partition)
@@ -528,7 +565,7 @@ class Handlers:
         self,
         signal: Signal,
         said: Learnt | Ignore | Reject | None,
-        done: Action | Acted | Declined | None,
+        done: Asked | None,
         walks: Mapping[str, Walk],
         rows: Mapping[str, Account],
         unit: UnitOfWork,
@@ -540,7 +577,7 @@ class Handlers:
         elif signal.type == "request.made":
             walk = walks.get(signal.account_id)
             standing = (walk.known, walk.memory) if walk else None
-            came = said if isinstance(said, Learnt) else None if isinstance(done, Action) else done
+            came = said if isinstance(said, Learnt) else None if isinstance(done, Action | Dismissal) else done
             telling.reply(signal, standing, signal.account_id in rows, came, unit, self.policy)
 
     async def _save_use(self, use: Use, events: Events, unit: UnitOfWork) -> None:
@@ -584,6 +621,8 @@ class Handlers:
             await store.save_accounts(unit.db, changed)
         if episodes := [episode for one in told for episode in one.episodes]:
             await store.save_alerts(unit.db, episodes, self.policy.digest)
+        if guided := [row for one in told for row in one.guided]:
+            await guidance_store.save_recommendations(unit.db, guided, self.policy.digest)
         if log := [row for one in told for row in one.log]:
             await store.save_log(unit.db, log)
         if scores := [one.score for one in told if one.score]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from services.health import kin, phrases, store, telling
+from services.health import guidance, guiding, kin, phrases, store, telling
 from services.health.domain import Memory, Policy
 from services.health.episodes import NOTHING
 from services.health.store import Account
@@ -84,6 +84,11 @@ class Closing:
             ended += self._tell(rows[name], memory, accounts[name], at, unit)
         if ended:
             await store.save_alerts(unit.db, ended, self.policy.digest)
+        gone = [
+            (rows[name], memory, accounts[name], unit.clock(rows[name].partition) or accounts[name].merged_at)
+            for name, memory in sorted(told.items())
+        ]
+        await guiding.close(gone, unit, self.policy)
         # Of no configuration: a change of it scores the others anew.
         last = [
             (replace(rows[name], config_hash=None), _last(memory, accounts[name]))
@@ -117,7 +122,8 @@ def _state(memory: Memory, to: Closed) -> dict[str, object]:
 
 
 def _last(memory: Memory, to: Closed) -> Memory:
-    return replace(memory, score=None, state=_state(memory, to), open=(), hush=NOTHING, band=None, in_band=None)
+    return replace(memory, score=None, state=_state(memory, to), open=(), hush=NOTHING, band=None,
+                   in_band=None, guidance=guidance.NOTHING)  # fmt: skip
 
 
 async def pass_on(heard: kin.Heard, unit: UnitOfWork) -> None:

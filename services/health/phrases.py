@@ -91,6 +91,19 @@ _TEXTS: dict[str, dict[Language, str]] = {
         "en": " Measures of use are frozen, and their alerts mute.",
         "fr": " Les mesures d'usage sont gelées, leurs alertes muettes.",
     },
+    "guidance.of_segment": {"en": " of segment {segment}", "fr": " du segment {segment}"},
+    "guidance.of_none": {"en": " without a segment", "fr": " sans segment"},
+    "guidance.why": {
+        "en": "{using} of {n} other green accounts{group} that are entitled to {feature} use it; so is this one, and "
+        "nobody here has used it in {days} days",
+        "fr": "{using} des {n} autres comptes au vert{group} ayant droit à {feature} l'utilisent ; celui-ci y a droit "
+        "aussi, et personne ne s'en est servi en {days} jours",
+    },
+    "guidance.step": {
+        "en": "Show them {feature}: {using} of {n} other green accounts{group} use it, nobody here has in {days} days.",
+        "fr": "Présentez-leur {feature} : {using} des {n} autres comptes au vert{group} l'utilisent, personne ici en "
+        "{days} jours.",
+    },
     "severity.low": {"en": "low", "fr": "faible"},
     "severity.medium": {"en": "medium", "fr": "moyenne"},
     "severity.high": {"en": "high", "fr": "élevée"},

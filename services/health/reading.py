@@ -13,6 +13,7 @@ from services.health import (
     book_reading,
     comparing,
     facts,
+    guidance_reading,
     overrides,
     peers,
     scoring,
@@ -28,6 +29,7 @@ from services.health.comparing import Comparison
 from services.health.domain import Policy, shares_between
 from services.health.facts import Facts, Key, Mark
 from services.health.family_reading import CUTS, family_rows, scores_by_product, scores_by_user
+from services.health.guidance_reading import export_recommendations
 from services.health.policy import load_policy
 from services.health.revenue_reading import export_revenue
 from services.health.settings import read_model
@@ -257,6 +259,7 @@ async def explain(
     why = shares_between(before, score, policy)
     language = policy.model.language
     answer = telling.score_fields(score, policy)
+    recommended = await guidance_reading.open_ones(dbs, account_id, as_of)
     return {
         "account_id": account_id,
         "name": now.profile.name,
@@ -264,6 +267,8 @@ async def explain(
         "config_hash": policy.digest,
         **_rounded(score),
         "why": answer["why"],
+        "next_step": await guidance_reading.next_step(dbs, account_id, as_of, recommended),
+        "recommendations": recommended,
         "indicators": telling.indicators(score, policy),
         "change": {
             "since": _utc(usage.micros(back)),
@@ -340,5 +345,6 @@ EXPORTS = {
     "usage": export_usage,
     "scores": export_scores,
     "alerts": export_alerts,
+    "recommendations": export_recommendations,
     "revenue": export_revenue,
 }

@@ -480,6 +480,50 @@ class Family(Settings):
     own: Literal["as_a_child", "when_alone", "never"] = "as_a_child"
 
 
+class Adopted(Settings):
+    """A recommended feature is adopted once it is used on `days` local days of the last `within_days`."""
+
+    days: Annotated[int, Field(ge=1)] = 2
+    within_days: Days = 30
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.days > self.within_days:
+            raise ValueError(f"days is {self.days}: there are only {self.within_days} days within within_days")
+        return self
+
+
+class Guidance(Settings):
+    """Which features to recommend: entitled, not used for `window_days`, and used by the green accounts of the segment.
+
+    `share` of at least `green_peers` of them use it; what was recommended is withdrawn below `leave_share`.
+    """
+
+    window_days: Days = 90
+    green_peers: Annotated[int, Field(ge=2)] = 5
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    leave_share: Annotated[float, Field(ge=0, le=1)] = 0.35
+    most_open: Annotated[int, Field(ge=1, le=20)] = 3
+    least_age_days: Annotated[int, Field(ge=0, le=3660)] = 30
+    cooldown_days: Days = 90
+    expires_days: Days = 180
+    adopted: Adopted = Adopted()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.leave_share > self.share:
+            raise ValueError(f"leave_share {self.leave_share:g} is above share {self.share:g}: it must not be")
+        if self.adopted.within_days > self.window_days:
+            raise ValueError(
+                f"adopted looks back {self.adopted.within_days} days and window_days is {self.window_days}"
+            )
+        return self
+
+    @property
+    def history_days(self) -> int:
+        return max(self.window_days, self.least_age_days)
+
+
 class Cap(Settings):
     """The score is at most `at` while this holds."""
 
@@ -500,6 +544,7 @@ class Model(Settings):
     caps: dict[str, Cap] = {}
     first_value: Core = Core()
     family: Family | None = None
+    guidance: Guidance | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -546,8 +591,9 @@ class Model(Settings):
 
     @property
     def history_days(self) -> int:
-        """How many days of use before today a score can depend on."""
-        return max(measure.history_days + self._looks_back(measure) for measure in self.measures.values())
+        """How many days of use before today a score, or a recommendation, can depend on."""
+        score = max(measure.history_days + self._looks_back(measure) for measure in self.measures.values())
+        return score if self.guidance is None else max(score, self.guidance.history_days)
 
     @property
     def horizon_days(self) -> int:

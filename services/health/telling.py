@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from services.health import actions, facts, overrides, phrases, scoring, shares, wording
+from services.health import actions, facts, guidance_store, guiding, overrides, phrases, scoring, shares, wording
 from services.health.actions import Acted, Declined, Past
 from services.health.context import restore_in_words
 from services.health.domain import Change, Decision, Memory, Policy
 from services.health.episodes import Episode
 from services.health.facts import Facts, Learnt
+from services.health.guidance import Turn
+from services.health.guiding import Dismissed
+from services.health.rules import SEVERITIES
 from services.health.store import Account, LogRow
 from shared import topics
 from shared.events import Event, results
@@ -46,9 +49,10 @@ class Told:
     episodes: list[tuple[str, int, Episode, datetime | None]]
     score: ScoreRow | None = None
     log: list[LogRow] = field(default_factory=list)
+    guided: list[guidance_store.Row] = field(default_factory=list)
 
 
-def people_of(decision: Decision | Acted) -> Iterator[int]:
+def people_of(decision: Decision | Acted | Turn) -> Iterator[int]:
     """Users whose names a decision needs."""
     if isinstance(decision, Decision):
         for episode in (*decision.opened, *(one.episode for one in decision.grown)):
@@ -56,7 +60,7 @@ def people_of(decision: Decision | Acted) -> Iterator[int]:
 
 
 def tell(
-    row: Account, decision: Decision | Acted, cause: Cause, people: People, unit: UnitOfWork, policy: Policy
+    row: Account, decision: Decision | Acted | Turn, cause: Cause, people: People, unit: UnitOfWork, policy: Policy
 ) -> Told:
     """Emit what a decision came to."""
     stamp: dict[str, Any] = {
@@ -70,6 +74,8 @@ def tell(
     def emit(topic: topics.Topic, event: Event, kind: str) -> None:
         unit.emit(topic, event, account_id=row.account_id, cause=cause.id, kind=kind, partition=row.partition)
 
+    if isinstance(decision, Turn):
+        return Told([], guided=guiding.tell(row, decision, stamp, cause.id, unit))
     if isinstance(decision, Acted):
         return _tell_action(row, decision, cause, stamp, emit, policy)
     change = decision.change
@@ -86,6 +92,7 @@ def tell(
                 "why": change.why,
                 "shown_band": change.shown_band,
                 "baseline": cause.baseline,
+                "next_step": next_step(decision.memory),
             }
         )
         emit(RESULTS, event, "health_score.changed")
@@ -121,6 +128,14 @@ def tell(
         emit(topics.ALERTS, ending, f"alert.resolved:{episode.alert_id}")
         told.episodes.append((row.account_id, row.partition, episode, cause.clock))
     return told
+
+
+def next_step(memory: Memory) -> str | None:
+    """What to do first: about the most severe open alert, else the first recommendation."""
+    told = [one for one in memory.open if one.next_step and not one.snoozed]
+    if told:
+        return max(told, key=lambda one: SEVERITIES.index(one.severity)).next_step
+    return memory.guidance.open[0].next_step if memory.guidance.open else None
 
 
 def end(row: Account, episode: Episode, why: str, cause: Cause, unit: UnitOfWork, policy: Policy) -> EndedEpisode:
@@ -255,7 +270,7 @@ def alert_fields(episode: Episode) -> dict[str, Any]:
     }
 
 
-Done = Acted | Declined | Learnt | None
+Done = Acted | Declined | Learnt | Dismissed | None
 """What an action came to, if the request was one that could be carried out."""
 ASKED = ("health.score", "health.indicators", "health.alerts")
 
@@ -273,9 +288,11 @@ def reply(
         unit.decline(signal, came.reason)
     elif isinstance(came, Acted):
         unit.answer(signal, done(signal.account_id, came, policy), clock)
+    elif isinstance(came, Dismissed):
+        unit.answer(signal, guiding.done(signal.account_id, came, policy), clock)
     elif isinstance(came, Learnt):
         unit.answer(signal, {"account_id": signal.account_id, "override": overrides.told(came.mark)}, clock)
-    elif demand not in (*ASKED, *actions.DEMANDS, overrides.DEMAND):
+    elif demand not in (*ASKED, *actions.DEMANDS, overrides.DEMAND, guiding.DEMAND):
         unit.decline(signal, f"health does not answer {demand or 'a request without a demand'} yet")
     elif not signal.data.account_id and not exists:
         unit.decline(signal, f"{demand} answers for one account at a time: name it in account_id")
@@ -298,7 +315,8 @@ def _answer(demand: str, known: Facts, memory: Memory, at: datetime, policy: Pol
     score = overrides.score_of(known, now, policy.model)
     if demand == "health.indicators":
         return {**head, "indicators": indicators(score, policy)}
-    return {**head, **score_fields(score, policy)}
+    advice = {"next_step": next_step(memory), "recommendations": guiding.shown(memory.guidance)}
+    return {**head, **score_fields(score, policy), **advice}
 
 
 def open_alerts(account_id: str, memory: Memory, policy: Policy) -> dict[str, Any]:

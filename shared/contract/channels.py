@@ -22,7 +22,9 @@ DECISIONS: Mapping[str, tuple[type[Event], ...]] = {
     "router": (results.RequestUnclear, *REPLIES, results.PrivacyRecorded),
     "health": (
         results.HealthScoreChanged, results.FamilyScoreChanged,
-        results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated, *REPLIES,
+        results.AlertAcknowledged, results.AlertSnoozed, results.AlertRated,
+        results.RecommendationMade, results.RecommendationDismissed, results.RecommendationAdopted,
+        results.RecommendationWithdrawn, *REPLIES,
     ),
     "feedback": (feedback.SurveyScoreChanged, *REPLIES),
     "qbr": (
@@ -35,6 +37,7 @@ REKEYED: Mapping[str, tuple[type[Event], ...]] = {
     "health": (
         results.ChildScored,
         results.PeersCounted,
+        results.FeaturesCounted,
         results.PartCounted,
         results.DataJudged,
         merging.AccountFactsMoved,

@@ -163,6 +163,8 @@ class HealthScoreChanged(ResultEvent, type="health_score.changed"):
     why: str
     shown_band: Band | None = None
     baseline: bool = False
+    next_step: str | None = None
+    """Of the most severe open alert, else the first recommendation."""
 
 
 class ContextPart(Event):
@@ -297,6 +299,74 @@ class AlertRated(AlertAction, type="alert.rated"):
 
     useful: bool
     verdict: Literal["acted", "noise", "early"] | None = None
+
+
+class Recommendation(ResultEvent):
+    """A feature that an account is entitled to and does not use; its events carry the same `recommendation_id`."""
+
+    account_id: Identifier
+    recommendation_id: Identifier
+    feature: str
+
+
+class RecommendationMade(Recommendation, type="recommendation.made"):
+    """Of `peers` other green accounts of the segment that are entitled to it, `peers_using` use it.
+
+    `share` is what of them, `share_low` its lower end at 95 %: recommendations come in its order. `baseline`: found by
+    a first look, a run or a replay.
+    """
+
+    segment: str | None
+    peers: int
+    peers_using: int
+    share: float
+    share_low: float
+    unused_days: int
+    why: str
+    next_step: str
+    baseline: bool = False
+
+
+class RecommendationDismissed(Recommendation, type="recommendation.dismissed"):
+    """Somebody wants none of it: it is not made again before `until`."""
+
+    made_at: AwareDatetime
+    by: str | None
+    note: str | None = None
+    until: AwareDatetime
+
+
+class RecommendationAdopted(Recommendation, type="recommendation.adopted"):
+    """The feature was used on `days_used` days since it was recommended."""
+
+    made_at: AwareDatetime
+    days_used: int
+    baseline: bool = False
+
+
+class RecommendationWithdrawn(Recommendation, type="recommendation.withdrawn"):
+    """It holds no longer, for the reason given."""
+
+    made_at: AwareDatetime
+    reason: Literal["not_entitled", "used_before", "peers_left", "expired", "switched_off", "merged"]
+    baseline: bool = False
+
+
+class FeatureCount(Event):
+    """Of so many accounts that are entitled to a feature, so many use it."""
+
+    entitled: int
+    using: int
+
+
+class FeaturesCounted(Event, type="health.features_counted"):
+    """Internal: of a partition's green accounts, by segment ('': none) and feature, as of a day."""
+
+    of_partition: int
+    partitions: int
+    day: date
+    window_days: int
+    segments: dict[str, dict[str, FeatureCount]]
 
 
 class PeerValues(Event):
