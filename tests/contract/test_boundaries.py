@@ -21,6 +21,8 @@ MORE_DOORS = {
     "services/health/book.py": "emits",
     "services/health/book_store.py": "is the store of what holds for the whole book",
     "services/health/counting.py": "emits",
+    "services/health/guidance_store.py": "is the store of recommendations",
+    "services/health/guiding.py": "counts, tells and emits",
     "services/health/kin.py": "emits",
     "services/health/metrics.py": "counts who is set aside",
     "services/health/policy.py": "finds the configuration's folder",
