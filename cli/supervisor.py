@@ -20,8 +20,9 @@ from pathlib import Path
 
 from cli.home import Home, Phase, RunState, ServiceState, StoreState, spool_of
 from cli.vault import GIVEN, key_file
-from devstack import ports, processes
+from devstack import ports
 from devstack.errors import StackError
+from devstack.nursery import Child, Nursery
 from devstack.stack import Stack, Store, check_alive
 from shared.errors import Misconfigured, PipelineError
 from shared.settings import DEFAULT_PARTITIONS
@@ -64,14 +65,15 @@ def present_services(root: Path = ROOT) -> list[str]:
 class ServiceProcess:
     """One service: its process, how often it died and whether it is ready."""
 
-    def __init__(self, name: str, port: int, home: Home, env: Mapping[str, str]) -> None:
+    def __init__(self, name: str, port: int, home: Home, env: Mapping[str, str], nursery: Nursery) -> None:
         self.name = name
         self.port = port
         self._env = {**env, "HUNE_PROBES_PORT": str(port)}
         self.restarts = 0
         self.ready = False
         self.log = home.logs / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._nursery = nursery
+        self._process: Child | None = None
         self._backoff = Backoff()
         self._started = self._due = 0.0
         self.next_probe = 0.0
@@ -82,9 +84,7 @@ class ServiceProcess:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "services", self.name]
-        with processes.open_log(self.log) as output:
-            self._process = processes.spawn(command, log=output, env=self._env, cwd=ROOT, last_signal=signal.SIGKILL)
+        self._process = self._nursery.spawn(self.name, self.log, self._env)
         self._started = time.monotonic()
         self.next_probe = 0.0
 
@@ -167,6 +167,7 @@ class Supervisor:
         self._env = env
         self._say = say or (lambda text: log.info(text))
         self._stack = Stack(home.path, env)
+        self._nursery = Nursery("services", ROOT, home.logs / "nursery.log")
         self._stores: list[WatchedStore] = []
         self._services: list[ServiceProcess] = []
         self._phase: Phase = "starting"
@@ -210,6 +211,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         self._stack.launch(report=self._tell_jars)
+        self._nursery.start()
         self._doing_now("starting Kafka and PostgreSQL")
         postgres = [store for store in self._stack.stores if store.name == "postgres"]
         kafka = [store for store in self._stack.stores if store.name == "kafka"]
@@ -310,7 +312,7 @@ class Supervisor:
             **self._vault_env(),
         }
         for name, port in zip(names, ports.choose(len(names)), strict=True):
-            service = ServiceProcess(name, port, self.home, env)
+            service = ServiceProcess(name, port, self.home, env, self._nursery)
             service.start()
             self._services.append(service)
 
@@ -356,6 +358,7 @@ class Supervisor:
         deadline = time.monotonic() + GRACE
         for service in self._services:
             await asyncio.to_thread(service.wait, deadline - time.monotonic())
+        self._nursery.stop()
         last = self.state
         self._stack.stop_stores()
         if self._stack.is_claimed:

@@ -11,7 +11,7 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from devstack import java, processes
+from devstack import jars, java, processes
 from devstack.errors import StackError
 
 HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC")
@@ -62,6 +62,7 @@ class Kafka:
         self._properties = home / "run" / "kafka.properties"
         self._pid_file = home / "run" / "kafka.pid"
         self._java = java.find()
+        self._archive = java.archive_of(self._java, class_path, jars.cache_folder())
         self._process: subprocess.Popen[bytes] | None = None
         self._formatting: subprocess.Popen[bytes] | None = None
 
@@ -92,8 +93,9 @@ class Kafka:
                 *self.format_options)  # fmt: skip
         with processes.open_log(self.log) as log:
             self._formatting = processes.spawn(
-                [self._java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path, *tool], log=log
-            )
+                [self._java, *self._archive.use, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp",
+                 self._class_path, *tool], log=log,
+            )  # fmt: skip
 
     def spawn(self) -> None:
         """Start the broker, again if it has died; `is_ready` tells when it serves."""
@@ -105,8 +107,9 @@ class Kafka:
         self._write_properties(self._data)
         with processes.open_log(self.log) as log:
             self._process = processes.spawn(
-                [self._java, *HEAP, "-cp", self._class_path, "kafka.Kafka", self._properties], log=log
-            )
+                [self._java, *self._archive.use_or_make, *HEAP, "-cp", self._class_path, "kafka.Kafka",
+                 self._properties], log=log,
+            )  # fmt: skip
         self._pid_file.write_text(str(self._process.pid))
 
     def exit_code(self) -> int | None:
@@ -115,11 +118,11 @@ class Kafka:
     def is_ready(self) -> bool:
         return knows_a_broker("127.0.0.1", self.port)
 
-    def stop(self, grace: float = 20.0) -> None:
+    def stop(self, grace: float = 30.0) -> None:
         if self._formatting is not None:
             processes.stop(self._formatting)
         if self._process is not None:
-            processes.stop(self._process, signal.SIGTERM, grace)
+            self._archive.keep(processes.stop(self._process, signal.SIGTERM, grace))
             self._pid_file.unlink(missing_ok=True)
 
     @property

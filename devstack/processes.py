@@ -28,11 +28,13 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     last_signal: int = signal.SIGTERM,
+    talks: bool = False,
     become: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a child in a process group of its own that gets `last_signal` when this process dies.
 
     The kernel ties that signal to the calling thread: call this from a thread that lives as long as we do.
+    One that `talks` has pipes for its stdin and stdout, and only its errors go to the log.
     `become` runs in the child first and may change who it is.
     """
     parent = os.getpid()
@@ -47,9 +49,9 @@ def spawn(
 
     return subprocess.Popen(
         [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
+        stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if talks else log,
+        stderr=log if talks else subprocess.STDOUT,
         env=None if env is None else dict(env),
         cwd=cwd,
         process_group=0,
