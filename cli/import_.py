@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,11 +31,14 @@ from shared.times import instant
 from shared.vault import store as vault
 from shared.vault.keys import fields
 from shared.vault.sealing import Contact, Sealer
+from shared.vault.withheld import withhold
 
 SERVICE = "import"
 CHUNK_ROWS = 5_000
 HOPELESS = 1_000
 LONGEST_RAW = 64 * 1024
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""Pieces of a row in what is said of it."""
 
 HOLD = """
     insert into hune.quarantine as held (id, service, topic, partition, record_offset, value, headers, broker_time,
@@ -235,6 +239,13 @@ class _Importing:
             return
         ids = [self._hold_id(str(row.number)) for row, _ in bad]
         self._bad_ids += ids
+        values = [row.raw.encode("utf-8", "surrogateescape")[:LONGEST_RAW] for row, _ in bad]
+        faults = [f"line {row.number}: {fault}".replace("\x00", "\\0") for row, fault in bad]
+        if self._keys is not None:
+            whole = [withhold(self._keys, id, value) for id, value in zip(ids, values, strict=True)]
+            now = datetime.now(UTC)
+            await vault.save(self._control, self._keys, [(contact, now) for _, contact in whole])
+            values, faults = [body for body, _ in whole], [QUOTED.sub("'…'", fault) for fault in faults]
         about = {"file": str(self._path), "type": self._plan.type_name, "columns": ",".join(self._plan.header)}
         await self._control.execute(
             HOLD,
@@ -243,8 +254,8 @@ class _Importing:
             "the row does not fit the type",
             ids,
             [row.number for row, _ in bad],
-            [row.raw.encode("utf-8", "surrogateescape")[:LONGEST_RAW] for row, _ in bad],
-            [f"line {row.number}: {fault}".replace("\x00", "\\0") for row, fault in bad],
+            values,
+            faults,
         )
 
     def _hold_id(self, number: str) -> str:

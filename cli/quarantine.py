@@ -16,6 +16,7 @@ from cli.support import Stores, nearest, open_databases, run
 from shared import db
 from shared.runtime.wire import unpack_headers
 from shared.times import instant
+from shared.vault.keys import Unreadable
 
 WAIT_S = 60.0
 LOOK_S = 0.2
@@ -88,8 +89,16 @@ async def load(stores: Stores, id: str) -> dict[str, Any]:
         for database in databases:
             row = await database.fetchrow(LOAD, id)
             if row is not None:
-                return dict(row)
+                return {**row, "value": await _content(stores, row["value"])}
         raise _unknown(id, [row["id"] for database in databases for row in await database.fetch(LIST_KNOWN_IDS)])
+
+
+async def _content(stores: Stores, value: bytes | None) -> bytes | None:
+    """What the record's body stands for, where the contact vault tells it here."""
+    try:
+        return value and await unread.content_of(stores, value)
+    except Unreadable:
+        return value
 
 
 def _unknown(id: str, known: Collection[str]) -> click.BadParameter:

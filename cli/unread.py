@@ -24,7 +24,8 @@ from shared.kafka import producer_options
 from shared.runtime.wire import unpack_headers
 from shared.settings import config_dir
 from shared.vault import store as vault
-from shared.vault.keys import fields
+from shared.vault import withheld
+from shared.vault.keys import Unreadable, fields
 from shared.vault.sealing import Sealer
 
 LIST = """
@@ -58,12 +59,18 @@ async def redrive(stores: Stores, database: db.Connection, ids: Sequence[str]) -
         producer: AIOKafkaProducer | None = None
         for row in rows:
             headers = dict(unpack_headers(row["headers"]))
-            if polled.is_polled(headers):
-                records, error = polled.reread(headers, row["value"] or b"", feeds)
-            elif is_unread(headers):
-                records, error = reread(headers, row["value"] or b"", row["broker_time"], webhooks)
-            else:
-                continue
+            records: list[Record] = []
+            error: str | None = None
+            try:
+                body = await content_of(stores, row["value"] or b"")
+                if polled.is_polled(headers):
+                    records, error = polled.reread(headers, body, feeds)
+                elif is_unread(headers):
+                    records, error = reread(headers, body, row["broker_time"], webhooks)
+                else:
+                    continue
+            except Unreadable as unreadable:
+                error = str(unreadable)
             if error is None:
                 producer = producer or await stack.enter_async_context(_producer(stores))
                 await _send(producer, await _sealed(stores, records))
@@ -72,6 +79,20 @@ async def redrive(stores: Stores, database: db.Connection, ids: Sequence[str]) -
                 await database.execute(STILL, row["id"], error)
             found.append(Reread(row["id"], error))
     return found
+
+
+async def content_of(stores: Stores, body: bytes) -> bytes:
+    """What the record's body is or stands for.
+
+    Raises Unreadable.
+    """
+    if not withheld.is_withheld(body):
+        return body
+    control = await db.connect(control_url(stores))
+    try:
+        return await withheld.opened(control, load_keys(stores.home), body)
+    finally:
+        await control.close()
 
 
 async def _sealed(stores: Stores, records: list[Record]) -> list[Record]:

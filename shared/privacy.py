@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from shared.ids import derived_id
 
@@ -45,12 +47,26 @@ def person_of(user_id: str) -> str:
 def whole_word(user_id: str) -> str:
     """A PostgreSQL pattern for an id as a word of its own in `encode(bytes, 'escape')`.
 
-    Beyond ASCII the id is looked for as UTF-8 and as JSON's escapes; a very short one only as a JSON string, because
-    as a word it may be anything.
+    It is looked for as UTF-8, as JSON's escapes and as a form's; a very short one only as a JSON string, because as a
+    word it may be anything.
     """
-    spellings = {_literal(_as_escape(user_id)), _literal(_as_escape(json.dumps(user_id)[1:-1]))}
-    either = "|".join(sorted(spellings))
+    either = "|".join(sorted({_literal(_as_escape(spelling)) for spelling in _spellings(user_id)}))
     return f"(^|{_EDGE})({either})($|{_EDGE})" if len(user_id) >= SHORT else f'"({either})"'
+
+
+def naming(words: Collection[str]) -> Callable[[bytes], bool]:
+    """The same of bytes at hand: whether one of the words is among them."""
+    patterns, edge = [], _EDGE.encode()
+    for word in words:
+        either = b"|".join(sorted({re.escape(spelling.encode()) for spelling in _spellings(word)}))
+        before, after = (b"(?:^|%b)" % edge, b"(?:$|%b)" % edge) if len(word) >= SHORT else (b'"', b'"')
+        patterns.append(b"%b(?:%b)%b" % (before, either, after))
+    found = re.compile(b"|".join(patterns) or b"(?!)")
+    return lambda body: found.search(body) is not None
+
+
+def _spellings(word: str) -> set[str]:
+    return {word, json.dumps(word)[1:-1], quote(word, safe=""), quote_plus(word)}
 
 
 def _as_escape(text: str) -> str:

@@ -47,6 +47,10 @@ class Canonical(msgspec.Struct, frozen=True, gc=False):
     source: str = SOURCE
 
 
+UNREAD = ("webhook.", "polled.")
+"""What the types of records begin with that hold what a tool sent as it came, because no adapter could read it."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record as Kafka will hold it.
 

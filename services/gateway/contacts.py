@@ -24,13 +24,14 @@ import asyncpg
 import msgspec
 
 from services.gateway import metrics
-from services.gateway.canonical import Record
+from services.gateway.canonical import UNREAD, Record
 from services.gateway.spool import NotDurable
 from shared.db import TRANSIENT, Pool
 from shared.runtime.wire import short_name
 from shared.vault import store
 from shared.vault.keys import Keys, Unreadable
 from shared.vault.sealing import Contact, Sealer
+from shared.vault.withheld import withhold
 
 log = logging.getLogger(__name__)
 
@@ -228,11 +229,23 @@ def seal_all(sealer: Sealer, records: list[Record]) -> tuple[list[Record], list[
     seal, found = sealer.seal_record, []
     for place, record in enumerate(records):
         fields = record.fields
-        sealed = seal("usage.tracked" if fields is not None else _type_of(record), record.key, record.value, fields)
+        type = "usage.tracked" if fields is not None else _type_of(record)
+        if type.startswith(UNREAD):
+            records[place], contact = withheld_of(sealer.keys, record)
+            found.append(contact)
+            continue
+        sealed = seal(type, record.key, record.value, fields)
         if sealed is not None:
             records[place] = Record(record.topic, sealed.key or b"", sealed.value, record.headers)
             found += sealed.contacts
     return records, found
+
+
+def withheld_of(keys: Keys, record: Record) -> tuple[Record, Contact]:
+    """A record that nobody could read with a reference for its body."""
+    id = next(value for name, value in record.headers if name == "ce_id").decode()
+    body, contact = withhold(keys, id, record.value)
+    return Record(record.topic, record.key, body, record.headers), contact
 
 
 def _type_of(record: Record) -> str:

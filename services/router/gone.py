@@ -14,12 +14,14 @@ from shared.ids import derived_id
 from shared.runtime.api import EVERYBODY
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import Headers, Outgoing, pack_headers, unpack_headers
-from shared.vault import store
+from shared.vault import store, withheld
 from shared.vault.keys import Keys
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 OVERLAP = timedelta(seconds=30)
 AGAIN_AFTER = timedelta(minutes=1)
+HOLDERS = ("router", "import")
+"""Whose quarantine holds what nobody could read."""
 REASON = "asked to be forgotten"
 
 SAVE = """
@@ -117,7 +119,10 @@ class Register:
                 await unit.db.execute(FORGET_MEMBERSHIPS, asked.user_id)
                 known = await store.values_of(unit.db, self._keys, asked.user_id) if self._keys else []
                 for word in (asked.user_id, *known):
-                    await privacy.forget_quarantined(unit.db, ["router", "import"], word)
+                    await privacy.forget_quarantined(unit.db, HOLDERS, word)
+                if self._keys:
+                    words = [asked.user_id, *known]
+                    await withheld.forget(unit.db, self._keys, HOLDERS, words, event.received_at)
                 await store.erase(unit.db, asked.user_id, event.received_at)
                 await _forget_parked(asked.user_id, unit.counts, unit)
 

@@ -74,7 +74,7 @@ class Sealer:
     """Puts references into events; pure but for what it remembers of addresses. `fields` are further names."""
 
     def __init__(self, keys: Keys, fields: Iterable[str] = ()) -> None:
-        self._keys = keys
+        self.keys = keys
         self._kind_of = _KIND_OF | {_plain(name): OTHER for name in fields}
         self._hints = tuple(name.lower().encode() for name in fields)
         self._kinds: dict[str, str | None] = {}
@@ -253,7 +253,7 @@ class Sealer:
         if token is None:
             if len(self._tokens) > REMEMBERED:
                 self._tokens.clear()
-            token = self._tokens[told] = _token(self._keys.digest(*told))
+            token = self._tokens[told] = token_of(self.keys.digest(*told))
         contacts.append(Contact(person or token, token, kind, text))
         return token
 
@@ -292,7 +292,7 @@ class Sealer:
         match = _ADDRESS.fullmatch(text.strip())
         if match is None or REFERENCE.fullmatch(match[2]):
             return None
-        token = _token(self._keys.digest(EMAIL, match[2].lower()))
+        token = token_of(self.keys.digest(EMAIL, match[2].lower()))
         reference = f"{match[1]}{token}@{match[3].lower()}"
         return (reference if len(reference) <= LONGEST else match[1] + token), token
 
@@ -311,7 +311,7 @@ def _plain(name: str) -> str:
     return name.lower().translate(_SIGNS)
 
 
-def _token(digest: bytes) -> str:
+def token_of(digest: bytes) -> str:
     return PREFIX + base64.b32encode(digest[:16]).decode().rstrip("=").lower()
 
 

@@ -136,6 +136,7 @@ async def test_suppression_alone_erases_nothing(postgres: str) -> None:
         ("a\\b1", json.dumps("a\\b1"), True),
         ("1", "1", False),
         ("1", '{"id":"1"}', True),
+        ("a@x.example", "email=a%40x.example&n=1", True),
     ],
 )
 async def test_an_id_is_found_as_a_word_of_its_own(postgres: str, user: str, text: str, found: bool) -> None:
@@ -143,6 +144,7 @@ async def test_an_id_is_found_as_a_word_of_its_own(postgres: str, user: str, tex
     try:
         pattern = privacy.whole_word(user)
         assert await connection.fetchval("select encode($1::bytea, 'escape') ~ $2", text.encode(), pattern) is found
+        assert privacy.naming([user, "nobody-else"])(text.encode()) is found
     finally:
         await connection.close()
 

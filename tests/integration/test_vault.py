@@ -23,7 +23,7 @@ from shared.errors import Misconfigured
 from shared.kafka import consumer_options
 from shared.settings import Settings
 from shared.vault import keys as vault
-from shared.vault import store
+from shared.vault import store, withheld
 from shared.vault.keys import Keys
 from shared.vault.sealing import Contact, Sealer
 from tests.support.bench_worker import a_database
@@ -33,6 +33,10 @@ ROOT = Path(__file__).parents[2]
 KEYS = Keys(b"r" * 32, (b"w" * 32,))
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
+HOLD = """
+    insert into hune.quarantine (id, service, topic, partition, record_offset, value, headers, broker_time, reason)
+    values ($1, 'router', 't', 0, 0, $2, '', now(), 'unknown')
+"""
 ADA, BOB, CAROL = "ada.lovelace@acme.example", "bob@acme.example", "carol@acme.example"
 EVERY_COLUMN = """
     select table_schema as schema, table_name as name from information_schema.tables
@@ -120,6 +124,38 @@ async def test_the_key_can_be_changed_and_another_installation_s_is_refused(post
             await store.check(tables, Keys.make())
 
 
+async def test_what_nobody_could_read_goes_with_anybody_whom_it_names(postgres: str) -> None:
+    async with a_vault(postgres) as tables:
+        ours, form = b"<note>by ada.lovelace@acme.example\x00</note>", b"who=ada.lovelace%40acme.example"
+        bodies = [ours, form, b'{"to": "bob@acme.example"}', *[b"%d" % n for n in range(2 * withheld.CHUNK)]]
+        kept = [withheld.withhold(KEYS, f"id-{n}", body) for n, body in enumerate(bodies)]
+        await keep(tables, *[contact for _, contact in kept])
+        assert [await withheld.opened(tables, KEYS, body) for body, _ in kept] == bodies
+        assert await withheld.opened(tables, KEYS, b"as it came") == b"as it came"
+        with pytest.raises(store.Unreadable, match="not here"):
+            await withheld.opened(tables, None, kept[0][0])
+        for body, _ in kept[:3]:
+            await tables.execute(HOLD, body.decode(), body)
+        async with tables.transaction():
+            assert await withheld.forget(tables, KEYS, ["router"], ["u1", ADA], NOW) == 2
+        assert await tables.fetchval("select array_agg(value) from hune.quarantine") == [kept[2][0]]
+        for body, _ in kept[:2]:
+            with pytest.raises(store.Unreadable, match="deleted"):
+                await withheld.opened(tables, KEYS, body)
+        assert await withheld.opened(tables, KEYS, kept[2][0]) == bodies[2]
+        await keep(tables, kept[0][1])  # from a journal
+        with pytest.raises(store.Unreadable):
+            await withheld.opened(tables, KEYS, kept[0][0])
+
+
+async def test_a_reference_to_an_address_opens_nothing(postgres: str) -> None:
+    async with a_vault(postgres) as tables:
+        ada = a_contact("u1", ADA)
+        await keep(tables, ada)
+        with pytest.raises(store.Unreadable):
+            await withheld.opened(tables, KEYS, b'{"withheld":"%b"}' % ada.token.encode())
+
+
 # -- a whole installation --------------------------------------------------------------------------
 
 
@@ -189,10 +225,12 @@ async def send(whole: Installation) -> None:
     said = {"person": {"id": "44", "email": ADA, "name": "Ada Lovelace"}, "survey_type": "nps", "score": 2}
     answer = {"id": "r1", "comment": TEXT, "created_at": int(NOW.timestamp()), "permalink": "x", **said}
     survey = {"event_type": "survey_response.created", "event_id": "e1", "event_data": answer}
+    strange = {"event_type": "survey_response.teleported", "event_id": "e2", "who": f"Ada Lovelace <{ADA}>"}
     async with httpx.AsyncClient(base_url=state.gateway_url, auth=(key, "")) as client:
         for body in ({"batch": [{"messageId": str(uuid.uuid4()), **message} for message in batch]},):
             (await client.post("/v1/batch", json=body)).raise_for_status()
         (await client.post(f"/webhooks/delighted/{token}", json=survey)).raise_for_status()
+        (await client.post(f"/webhooks/delighted/{token}", json=strange)).raise_for_status()
     lines = [
         {"id": "f1", "user_id": CAROL, "event": "Export", "account_id": "acct-1", "properties": {"ip": "198.51.100.9"}}
     ]
@@ -200,6 +238,8 @@ async def send(whole: Installation) -> None:
     (whole.home.path / "rows.csv").write_text(f"user_id,account_id\n{CAROL},acct-1\n")
     whole.hune("send", str(whole.home.path / "lines.ndjson"))
     whole.hune("import", str(whole.home.path / "rows.csv"), "--as", "user.identified")
+    (whole.home.path / "bad.csv").write_text(f"account_id,survey_id,score\nacct-1,s1,{BOB}\nacct-1,s1,9\n")
+    whole.hune("import", str(whole.home.path / "bad.csv"), "--as", "survey.answered", "--set", "kind=nps")
 
 
 def rows_of(whole: Installation, kind: str, *more: str) -> list[dict[str, Any]]:
@@ -218,6 +258,12 @@ def test_what_is_personal_is_in_the_vault_alone_and_after_a_deletion_nowhere() -
         (person,) = [row for row in rows_of(whole, "nps", "--by", "person") if row["scope"] == "person"]
         assert (person["account_id"], person["user_id"]) == ("acct-1", "delighted:44")  # found by the domain
 
+        held = [json.loads(line) for line in whole.hune("quarantine", "list", "--json").stdout.splitlines()]
+        assert {row["service"] for row in held} == {"router", "import"}
+        shown = {row["service"]: whole.hune("quarantine", "show", row["id"]).stdout for row in held}
+        assert ADA in shown["router"]
+        assert BOB in shown["import"]
+
         users = {row["user_id"] for row in rows_of(whole, "scores", "--by", "user") if row["user_id"]}
         assert {"u-ada", BOB, CAROL} <= users
         opaque = {row["user_id"] for row in rows_of(whole, "scores", "--by", "user", "--references") if row["user_id"]}
@@ -232,6 +278,7 @@ def test_what_is_personal_is_in_the_vault_alone_and_after_a_deletion_nowhere() -
         assert json.loads(whole.hune("privacy", "status", ADA, "--json").stdout)["erased_to"] is not None
         whole.hune("privacy", "delete", BOB)
         whole.hune("settle")
+        assert "nothing is in quarantine" in whole.hune("quarantine", "list").stdout
         assert asyncio.run(left(whole, sealed, reference)) == {CAROL, "198.51.100.9"}
 
 

@@ -20,9 +20,12 @@ from services.gateway.app import Gateway, make_app
 from services.gateway.settings import GatewaySettings
 from services.gateway.webhooks.base import Trust
 from services.gateway.webhooks.tools import TOOLS
+from shared import db
 from shared.kafka import consumer_options
 from shared.settings import Settings
 from shared.topics import ROUTED
+from shared.vault import keys as vault
+from shared.vault import withheld
 from tests.support import webhooks as made
 from tests.support.stack import ROOT, TestStores, running_stores
 from tests.support.webhooks import SECRET
@@ -30,7 +33,8 @@ from tests.support.webhooks import SECRET
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[TestStores]:
-    with running_stores() as stores:
+    with running_stores() as stores, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(vault.VARIABLE, vault.Keys.make().text)
         yield stores
 
 
@@ -98,6 +102,15 @@ async def routed(stores: TestStores) -> set[tuple[str, str, str, str]]:
         await consumer.stop()
 
 
+async def stored(stores: TestStores, id: str) -> bytes:
+    connection = await db.connect(stores.database_url)
+    try:
+        value: bytes = await connection.fetchval("select value from hune.quarantine where id = $1", id)
+        return value
+    finally:
+        await connection.close()
+
+
 async def counted(stores: TestStores) -> dict[str, Any]:
     report = await settle(stores, timeout=60)
     assert report.settled, report
@@ -132,6 +145,7 @@ async def test_an_unread_delivery_is_redriven_after_a_fix(
     await deliver(door, strange)
     assert (await counted(stack))["quarantined"] == before["quarantined"] + 1
     (row,) = await quarantine.held(stack, "router")
+    assert withheld.is_withheld(await stored(stack, row["id"]))
     (still,) = await quarantine.redrive(stack, [row["id"]])
     assert (still.state, "teleported" in still.reason) == ("held", True)
     assert "teleported" in quarantine.described(await quarantine.load(stack, row["id"]))
