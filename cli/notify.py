@@ -23,15 +23,23 @@ def command() -> None:
 
 @command.command("test")
 @click.option("--channel", metavar="X", default="default", show_default=True,
-              help="A channel or a write-back of notify.yaml, `default`, or a Slack id.")  # fmt: skip
+              help="A channel, a write-back or an outreach of notify.yaml, `default`, or a Slack id.")  # fmt: skip
 @click.option("--account", metavar="ID", help="Of a write-back: write this account's latest score.")
+@click.option("--person", metavar="ID", help="Of an outreach: send it to this person, such as yourself.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
-def test(channel: str, account: str | None, dry_run: bool) -> None:
-    """Send a sample alert to a channel, or a score into a tool, past routes and ledger."""
+def test(channel: str, account: str | None, person: str | None, dry_run: bool) -> None:
+    """Send a sample alert to a channel, a score into a tool, or a message to a person, past routes and ledger."""
     from services.notify.settings import load_notify
     from shared.settings import config_dir
 
-    if channel in load_notify(config_dir()).model.write_back:
+    rules = load_notify(config_dir()).model
+    if channel in rules.outreach:
+        if account is None or (person is None and not dry_run):
+            raise click.UsageError(f"{channel} writes to people: name an --account, and a --person or --dry-run")
+        click.echo(run(_reach_out(channel, account, person, dry_run)))
+    elif person is not None:
+        raise click.BadParameter(f"{channel!r} is no outreach of notify.yaml", param_hint="--person")
+    elif channel in rules.write_back:
         if not dry_run and account is None:
             raise click.UsageError(f"{channel} writes into a tool of yours: name an --account, or take --dry-run")
         click.echo(run(_write(channel, account, dry_run)))
@@ -154,6 +162,47 @@ async def _write(name: str, account: str | None, dry_run: bool) -> str:
     finally:
         for one in outlets.values():
             await one.session.close()
+
+
+async def _reach_out(name: str, account_id: str, person: str | None, dry_run: bool) -> str:
+    """Send an outreach's message as an account would get it, to a person of ours; or only show the requests.
+
+    Raises Misconfigured with why it would not be sent, or what the far end said.
+    """
+    from services.notify import messenger, outreach, outreach_store, store
+    from services.notify.settings import Reach, load_notify, reached_by
+    from shared.ids import derived_id
+    from shared.settings import config_dir
+
+    rules = load_notify(config_dir()).model
+    lines, now = messenger.open_lines(rules, Reach.from_env()), datetime.now(UTC)
+    line = lines[reached_by(name)]
+    facts = {"event": line.rules.when.event, "due_on": f"{now:%Y-%m-%d}"}
+    try:
+        async with _control() as control:
+            account = (await store.load_accounts(control, {account_id}))[account_id]
+            people = await outreach_store.list_people(control, account_id, reached_by(name))
+        if person is not None:
+            people = [outreach.Person(person, line.rules.to[0])]
+        choice = outreach.chosen(people, line.rules, now)
+        if isinstance(choice, str):
+            raise Misconfigured(f"{name} would not be sent: {choice}")
+        id = derived_id("notify", "sample", name, now.isoformat())
+        message = messenger.worded(id, now, line.rules, facts, account, choice)
+        if isinstance(message, str):
+            raise Misconfigured(f"{name} would not be sent: {message}")
+        if dry_run:
+            contact = outreach.Contact("what the tool answers", "user")
+            requests = [line.way.ask(message, "TOKEN"), line.way.call(message, contact, "TOKEN")]
+            shown = {"contact_id": choice.person.contact_id, "requests": [one.shown() for one in requests if one]}
+            return json.dumps(shown, ensure_ascii=False, indent=2)
+        outcome = await line.send(message, rules.pace.timeout_seconds)
+    finally:
+        for one in lines.values():
+            await one.session.close()
+    if isinstance(outcome, outreach.Declined) or outcome.what != "sent":
+        raise Misconfigured(f"{name} did not take it: {outcome.reason}")
+    return f"sent by {name} to {person}"
 
 
 async def _send(channel: str) -> str:

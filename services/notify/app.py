@@ -23,7 +23,8 @@ NEEDED = {
     model.type_name
     for model in (
         results.AlertOpened, results.AlertEscalated, results.AlertReminded, results.AlertResolved,
-        results.AlertAcknowledged, results.AlertSnoozed, ops.TouchpointDue, ops.AccountSegmented,
+        results.AlertAcknowledged, results.AlertSnoozed, results.PrivacyRecorded,
+        ops.TouchpointDue, ops.AccountSegmented,
     )
 }  # fmt: skip
 
@@ -121,6 +122,17 @@ async def _write(rules: Notify, reach: Reach, pool: db.Pool) -> None:
             await outlet.session.close()
 
 
+async def _call(rules: Notify, reach: Reach, pool: db.Pool) -> None:
+    from services.notify.messenger import Messenger, open_lines
+
+    lines = open_lines(rules, reach)
+    try:
+        await Messenger(rules, lines, pool).run()
+    finally:
+        for line in lines.values():
+            await line.session.close()
+
+
 def build() -> Worker:
     """Read the configuration and put the worker together.
 
@@ -133,10 +145,14 @@ def build() -> Worker:
         from services.notify.writer import check
 
         check(rules, reach)
+    if rules.outreach:
+        from services.notify import messenger
+
+        messenger.check(rules, reach)
     handlers = Handlers(rules, team, found.places, wake)
 
     async def deliver(settings: Settings) -> None:
-        if not found.places.any and not rules.write_back:
+        if not (found.places.any or rules.write_back or rules.outreach):
             return
         pool = await db.create_pool(settings.database_url, POOL_SIZE, "notify-sender")
         try:
@@ -145,6 +161,8 @@ def build() -> Worker:
                     tasks.create_task(_send(rules, team, reach, found, pool, wake))
                 if rules.write_back:
                     tasks.create_task(_write(rules, reach, pool))
+                if rules.outreach:
+                    tasks.create_task(_call(rules, reach, pool))
         finally:
             pool.terminate()
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from services.notify import domain, episodes, store
+from services.notify.calling import Calls, Known
 from services.notify.domain import Places
 from services.notify.episodes import Account, Change, Context, Episode, Remedy, Said, Touch, Weighing, What
 from services.notify.settings import Notify, written_to
@@ -104,9 +105,10 @@ class Handlers:
         self.wake = wake or asyncio.Event()
 
     async def on_signals(self, batch: Batch, unit: UnitOfWork) -> None:
-        inbox = Inbox()
+        inbox, calls = Inbox(), Calls.of(self.rules)
         for signal in batch:
-            if not _sort(signal, inbox, unit):
+            called = calls.hear(signal, unit)
+            if not _sort(signal, inbox, unit) and not called:
                 unit.ignore(signal, NO_USE)
         for facet, rows in inbox.facets.items():
             await store.save_facets(unit.db, facet, rows)
@@ -117,6 +119,7 @@ class Handlers:
                 await store.want(unit.db, self._waits(rest), some, rest=rest)
         if inbox.said:
             await self._follow(inbox, unit)
+        await calls.save(unit)
 
     def _waits(self, rest: bool) -> dict[str, timedelta]:
         least = self.rules.cold_start_wait_seconds if rest else 0.0
@@ -324,5 +327,6 @@ def decoders(reads: Mapping[str, Any], needed: Collection[str]) -> dict[str, Any
         "health_score.changed": msgspec.json.Decoder(Moved).decode,
         "account.updated": msgspec.json.Decoder(Linked).decode,
         "request.answered": msgspec.json.Decoder(Answered).decode,
+        "contact.changed": msgspec.json.Decoder(Known).decode,
     }
     return {wire: small.get(model.type_name, unread) for wire, model in reads.items() if model.type_name not in needed}

@@ -12,4 +12,5 @@ SECONDS = Histogram(
 )  # fmt: skip
 DISABLED = Gauge("hune_notify_disabled", "1: nothing is sent there until it is redriven", ["destination"])
 WRITES = Gauge("hune_notify_writes", "Accounts by how far their score is written back", ["destination", "state"])
+OUTREACH = Gauge("hune_notify_outreach", "Messages to people at customers", ["destination", "state"])
 WAITING = Gauge("hune_notify_waiting", "Deliveries that are neither sent nor given up", ["state"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from services.notify import store
+from services.notify import outreach_store, store
 from shared.db import Connection
 from shared.times import instant
 
@@ -27,6 +27,15 @@ WRITES = """
 """
 
 
+OUTREACH = """
+    select delivery_id, destination, cause, alert_id, account_id, contact_id, state, reason, called_at, due_at,
+           attempts, sent_at
+      from notify_api.outreach_v1
+     where called_at <= $1 and ($2::timestamptz is null or called_at >= $2)
+     order by called_at, delivery_id
+"""
+
+
 async def export_deliveries(
     dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -41,10 +50,19 @@ async def export_writes(dbs: Sequence[Connection], as_of: datetime, options: Map
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 
+async def export_outreach(
+    dbs: Sequence[Connection], as_of: datetime, options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One row per message to a person at a customer that was called for by `as_of` (from `since` on), as it stands."""
+    rows = await _fetch(dbs[0], OUTREACH, as_of, options.get("since"))
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
 async def standing(db: Connection) -> list[dict[str, Any]]:
     """Each place with its deliveries by state, and why it waits."""
     counts: dict[str, dict[str, int]] = {}
-    for row in [*await _fetch(db, store.COUNTS), *await _fetch(db, store.COUNT_WRITES)]:
+    of_all = (store.COUNTS, store.COUNT_WRITES, outreach_store.COUNT)
+    for row in [row for one in of_all for row in await _fetch(db, one)]:
         counts.setdefault(row["destination"], {})[row["state"]] = row["n"]
     places = {row["destination"]: row for row in await _fetch(db, store.STANDING)}
     found = []
@@ -67,4 +85,4 @@ def _plain(value: Any) -> Any:
     return instant(value) if isinstance(value, datetime) else value
 
 
-EXPORTS = {"deliveries": export_deliveries, "writes": export_writes}
+EXPORTS = {"deliveries": export_deliveries, "writes": export_writes, "outreach": export_outreach}

@@ -344,9 +344,9 @@ def _language(person: Person, rules: Notify) -> Language:
 
 
 async def show_disabled(db: database.Connection) -> None:
-    """Places that may be disabled are few: those of configured webhooks and write-backs."""
+    """Places that may be disabled are few: those of configured webhooks, write-backs and outreaches."""
     for row in await db.fetch(store.LIST_DISABLED):
-        if row["destination"].partition(":")[0] in ("webhook", "write"):
+        if row["destination"].partition(":")[0] in ("webhook", "write", "outreach"):
             metrics.DISABLED.labels(row["destination"]).set(int(row["disabled"]))
 
 

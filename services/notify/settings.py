@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import time
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from shared.config import Loaded, load
 from shared.errors import Misconfigured
 from shared.events.base import Identifier
+from shared.events.ops import Coverage
 from shared.events.results import AlertKind
 from shared.times import ZoneName
 
@@ -25,6 +27,7 @@ SlackId = Annotated[str, StringConstraints(pattern=r"^[CDGUW][A-Z0-9]{2,}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Address = Annotated[str, StringConstraints(pattern=r"^[^@\s<>,;:\"]+@[^@\s<>,;:\"]+$", max_length=254)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+ContactRole = Literal["champion", "sponsor", "admin", "billing", "user", "other"]
 
 
 class _Part(BaseModel):
@@ -109,6 +112,81 @@ class WriteBack(_Part):
         return self.namespace or self.tool
 
 
+class When(_Part):
+    """What calls for a message: everything that is named must hold."""
+
+    event: Literal["touchpoint.due", "alert.opened", "account.segmented"]
+    coverage: Annotated[tuple[Coverage, ...], Field(min_length=1)] = ("automated",)
+    segments: tuple[str, ...] = ()
+    kinds: tuple[AlertKind, ...] = ()
+    rules: tuple[str, ...] = ()
+    severity_from: Severity = "low"
+
+    @model_validator(mode="after")
+    def _asks_what_the_event_tells(self) -> Self:
+        if self.event != "alert.opened" and (self.kinds or self.rules or self.severity_from != "low"):
+            raise ValueError(f"kinds, rules and severity_from are an alert's; {self.event} has none")
+        return self
+
+
+class Outreach(_Part):
+    """A message to a person at the customer's, through a tool that knows them; `secret` names a variable."""
+
+    tool: Literal["intercom", "customerio"]
+    secret: Variable
+    when: When
+    send: Literal["in_app", "email", "event"]
+    to: Annotated[tuple[ContactRole, ...], Field(min_length=1)] = ("champion", "admin", "sponsor", "user")
+    admin_id: Identifier | None = None
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    body: Annotated[str, StringConstraints(min_length=1, max_length=10_000)] | None = None
+    template: Identifier | None = None
+    wait_seconds: Seconds = 60.0
+    every_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    most_per_day: Annotated[int, Field(ge=1)] = 50
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+$")] | None = None
+    api_version: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_tool(self) -> Self:
+        if self.tool == "intercom":
+            if self.send == "event":
+                raise ValueError("send: Intercom takes in_app and email")
+            needed = {"admin_id", "body", *(("subject",) if self.send == "email" else ())}
+        else:
+            if self.send == "email":
+                raise ValueError(
+                    "send: Customer.io sends e-mail to an address, and addresses are in the contact vault alone; "
+                    "take event, and let a campaign that this event triggers write the e-mail"
+                )
+            needed = {"template"}
+        texts = ("admin_id", "subject", "body", "template")
+        lacking = sorted(name for name in needed if getattr(self, name) is None)
+        if lacking:
+            raise ValueError(f"{self.tool} with send: {self.send} needs {', '.join(lacking)}")
+        idle = [name for name in texts if name not in needed and getattr(self, name) is not None]
+        if idle:
+            raise ValueError(f"{', '.join(idle)}: not used by {self.tool} with send: {self.send}")
+        for text in (self.subject, self.body):
+            _only_known_words(text or "")
+        return self
+
+
+MESSAGE_WORDS = ("account", "due_on")
+"""What a message's text may name in braces."""
+
+
+def _only_known_words(text: str) -> None:
+    try:
+        found = [(name, spec, how) for _, name, spec, how in string.Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace that is to be read is written twice") from error
+    for name, spec, how in found:
+        if name not in MESSAGE_WORDS or spec or how:
+            known = ", ".join(f"{{{word}}}" for word in MESSAGE_WORDS)
+            raise ValueError(f"{{{name}}} is nothing that a message can name; there are {known}")
+
+
 class Inhibition(_Part):
     """While an episode of `rule` is open for an account, new ones of these rules are not told."""
 
@@ -151,6 +229,7 @@ class Notify(_Part):
     inhibit: tuple[Inhibition, ...] = ()
     pace: Pace = Pace()
     write_back: dict[Identifier, WriteBack] = {}
+    outreach: dict[Identifier, Outreach] = {}
     disable_after_hours: Annotated[float, Field(gt=0)] = 120.0
 
     @model_validator(mode="after")
@@ -225,6 +304,11 @@ def destination_of(name: str, channel: Channel) -> str:
 def written_to(name: str) -> str:
     """The destination of a write-back."""
     return f"write:{name}"
+
+
+def reached_by(name: str) -> str:
+    """The destination of an outreach."""
+    return f"outreach:{name}"
 
 
 def load_notify(config_dir: Path) -> Loaded[Notify]:

@@ -396,11 +396,19 @@ async def load_roots(db: Connection, destination: str, account_ids: Collection[s
     return {row["account_id"]: Root(row["ts"], row["severity"], row["sent_at"]) for row in rows}
 
 
+REDRIVE_OUTREACH = """
+    update notify.outreach set state = 'pending', reason = null, due_at = now(), created_at = now()
+     where destination = $1 and state in ('failed', 'unknown') returning delivery_id
+"""
+"""What failed, and what may have arrived: a person decides that it goes out again."""
+
+
 async def redrive(db: Connection, destination: str) -> int:
     """Open a place again and put what failed there before it; how many there are, one at least if it was disabled."""
     disabled = await db.fetchval("select disabled_at from notify.destinations where destination = $1", destination)
     await db.execute(GO_ON, destination)
-    failed = [*await db.fetch(REDRIVE, destination), *await db.fetch(REDRIVE_WRITES, destination)]
+    statements = (REDRIVE, REDRIVE_WRITES, REDRIVE_OUTREACH)
+    failed = [row for one in statements for row in await db.fetch(one, destination)]
     return len(failed) or int(disabled is not None)
 
 

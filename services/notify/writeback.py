@@ -47,8 +47,9 @@ class Call:
 
     def shown(self) -> dict[str, Any]:
         """Without its secrets, for people."""
+        body = json.loads(self.body) if self.body else None
         hidden = {name: "…" if name == "authorization" else value for name, value in self.headers.items()}
-        return {"method": self.method, "url": self.url, "headers": hidden, "body": json.loads(self.body)}
+        return {"method": self.method, "url": self.url, "headers": hidden, "body": body}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +95,28 @@ class Tool(Protocol):
 
 def read(tool: Tool, answer: Answer, writes: Sequence[Write], now: float) -> Written:
     """What an answer says of a call, whatever the tool; `now` in seconds since 1970."""
-    if 200 <= answer.status < 300:
+    whole = judged(answer, now)
+    if whole.what == "sent":
         return tool.read(answer, writes)
+    if whole.what == "failed" and not whole.gone and len(writes) > 1:
+        return Written(Outcome("refused", whole.reason, after=0.0), one_by_one=True)
+    return Written(whole)
+
+
+def judged(answer: Answer, now: float) -> Outcome:
+    """What the status of an answer says, whatever was asked."""
+    if 200 <= answer.status < 300:
+        return SENT
     reason = f"HTTP {answer.status}{_said(answer)}"
     if answer.status == 410:
-        return Written(Outcome("failed", reason, gone=True))
+        return Outcome("failed", reason, gone=True)
     if answer.status == 429 or answer.status == 503:
-        return Written(Outcome("refused", reason, after=pause_of(answer.headers, now)))
+        return Outcome("refused", reason, after=pause_of(answer.headers, now))
     if answer.status >= 500:
-        return Written(Outcome("unclear", reason))
+        return Outcome("unclear", reason)
     if answer.status in (401, 403, 408) or 300 <= answer.status < 400:  # what people can mend, or time
-        return Written(Outcome("refused", reason))
-    if len(writes) > 1:
-        return Written(Outcome("refused", reason, after=0.0), one_by_one=True)
-    return Written(Outcome("failed", reason))
+        return Outcome("refused", reason)
+    return Outcome("failed", reason)
 
 
 def pause_of(headers: Mapping[str, str], now: float) -> float | None:

@@ -162,7 +162,7 @@ def open_outlets(rules: Notify, reach: Reach) -> dict[str, Outlet]:
     for name, one in rules.write_back.items():
         tool, tokens = _tool(name, one, reach)
         public = one.tool == "webhook" and not reach.private_webhooks
-        found[written_to(name)] = Outlet(name, one, tool, tokens, _session(PublicResolver() if public else None))
+        found[written_to(name)] = Outlet(name, one, tool, tokens, plain_session(PublicResolver() if public else None))
     return found
 
 
@@ -196,7 +196,7 @@ def _tool(name: str, rules: WriteBack, reach: Reach) -> tuple[Tool, Tokens]:
     return tool, OAuth(str(rules.url), form | grant)
 
 
-def _session(resolver: AbstractResolver | None) -> aiohttp.ClientSession:
+def plain_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
     """A new connection for each call, so that an old one which died makes no outcome unclear."""
     connector = aiohttp.TCPConnector(force_close=True, resolver=resolver)
     return aiohttp.ClientSession(connector=connector, trust_env=False)
