@@ -67,6 +67,20 @@ def to_call(accounts: Sequence[Row], alerts: Sequence[Row], limit: int = 5) -> l
     return list(calls.values())[:limit]
 
 
+def to_show(accounts: Sequence[Row], recommendations: Sequence[Row], limit: int = 3) -> list[Row]:
+    """Open recommendations of green accounts, the best of each, by ARR."""
+    green = {account["account_id"]: account for account in accounts if account["band"] == "green"}
+    best: dict[str, Row] = {}
+    standing = [one for one in recommendations if one["state"] == "open" and one["account_id"] in green]
+    for one in sorted(standing, key=lambda one: (-one["share_low"], one["feature"])):
+        best.setdefault(one["account_id"], one)
+    return [best[name] for name in sorted(best, key=lambda name: urgency(green[name]))][:limit]
+
+
+def describe_recommendation(one: Row) -> str:
+    return "\n".join([f"{one['account_id']}: {one['feature']}", *_wrapped(one["why"])])
+
+
 def call_of(account: Row, why: str, next_step: str | None) -> Call:
     arr = None if account["arr"] is None else Decimal(account["arr"])
     return Call(account["account_id"], account["name"], account["score"], account["band"], arr, why, next_step)

@@ -181,7 +181,7 @@ class Demo:
         async with self._havoc(supervisor):
             sent = await self._send(stores, path)
         self.steps.show("waiting until everything is applied and published")
-        report = await settle(stores, timeout=SETTLE_PATIENCE)
+        report = await settle(stores, timeout=SETTLE_PATIENCE, at_rest=True)
         if not report.settled:
             self.steps.done(f"not settled after {report.seconds:.0f} s: {report.in_flight} in flight")
             return 1
@@ -270,6 +270,9 @@ class Demo:
             for number, call in enumerate(calls, 1):
                 why = call.why or await first_reason(stores, call.account_id)
                 click.echo(book.describe_call(number, book.with_reason(call, why)))
+        if shown := book.to_show(accounts, await rows(stores, "recommendations")):
+            click.echo("\nTO SHOW THEM  (hune export recommendations)")
+            click.echo("\n".join(book.describe_recommendation(one) for one in shown))
         alert = book.most_telling(alerts, accounts)
         if alert is not None:
             account = next((one for one in accounts if one["account_id"] == alert["account_id"]), {})

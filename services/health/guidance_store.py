@@ -35,20 +35,22 @@ COUNT_FEATURES = """
      group by 1, 2
      order by 3 desc, 1, 2
 """
-ANY_FEATURES = """
-    select p.partition
-      from unnest($1::int[], $2::date[]) as p (partition, day)
-     where exists (select from health.features f where f.partition = p.partition)
-        or exists (select from health.feature_counts c
-                    where c.partition = p.partition and c.day = p.day and c.window_days = $3)
+DUE_TO_COUNT = """
+    select c.partition
+      from unnest($1::int[], $2::timestamptz[]) as p (partition, clock)
+      join health.feature_counting c on c.partition = p.partition
+     where c.next_due_at <= p.clock or c.window_days is distinct from $3
+     order by c.partition
 """
-# One row when it was not told of that day before.
+START_COUNTING = """
+    insert into health.feature_counting (partition, next_due_at)
+    select partition, 'epoch' from unnest($1::int[]) as partition
+    on conflict do nothing
+"""
 SAVE_TOLD = """
-    insert into health.feature_counts_told as told (partition, day, window_days) values ($1, $2, $3)
-    on conflict (partition) do update set day = excluded.day, window_days = excluded.window_days
-      where told.day < excluded.day or told.window_days <> excluded.window_days
-    returning partition
+    update health.feature_counting set next_due_at = $2, day = $3, window_days = $4 where partition = $1
 """
+STOP_COUNTING = "delete from health.feature_counting where partition = any($1)"
 SAVE_COUNTS = """
     insert into health.feature_counts (partition, day, window_days, of_partition, partitions, segments)
     select partition, day, window_days, of_partition, partitions, segments::jsonb
@@ -121,15 +123,23 @@ async def count_features(db: Connection, partition: int) -> list[tuple[str, str,
     return [(segment, feature, Peers(entitled, using)) for segment, feature, entitled, using in rows]
 
 
-async def list_counting(db: Connection, days: Mapping[int, date], window_days: int) -> set[int]:
-    """Partitions that have something to count, or whose others have, on their day."""
-    rows = await db.fetch(ANY_FEATURES, list(days), list(days.values()), window_days)
-    return {row[0] for row in rows}
+async def list_counting(db: Connection, clocks: Mapping[int, datetime], window_days: int) -> list[int]:
+    """Partitions whose time has come to count, or that counted another window."""
+    return [row[0] for row in await db.fetch(DUE_TO_COUNT, list(clocks), list(clocks.values()), window_days)]
 
 
-async def save_told(db: Connection, partition: int, day: date, window_days: int) -> bool:
-    """Note that a partition tells its counts of a day; False when it had done so before."""
-    return await db.fetchrow(SAVE_TOLD, partition, day, window_days) is not None
+async def start_counting(db: Connection, partitions: Collection[int]) -> None:
+    """Have partitions count that have not yet."""
+    await db.execute(START_COUNTING, sorted(partitions))
+
+
+async def save_told(db: Connection, partition: int, day: date, window_days: int, next_due_at: datetime) -> None:
+    """Note that a partition has told its counts of a day, and when it does so next."""
+    await db.execute(SAVE_TOLD, partition, next_due_at, day, window_days)
+
+
+async def stop_counting(db: Connection, partitions: Collection[int]) -> None:
+    await db.execute(STOP_COUNTING, list(partitions))
 
 
 async def save_counts(

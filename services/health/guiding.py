@@ -126,23 +126,26 @@ class Guiding:
                 self._done.pop(row.partition, None)
         if rows:
             await guidance_store.save_features(unit.db, rows)
+            await guidance_store.start_counting(unit.db, {partition for _, partition, _ in rows})
 
     async def count(self, clocks: Mapping[int, datetime], unit: UnitOfWork) -> int:
         """Tell all partitions what those with a new day count; how many did."""
-        rules = self.rules
-        if rules is None:
-            return 0
         days = {partition: at.astimezone(UTC).date() for partition, at in clocks.items()}
         waiting = {partition: day for partition, day in days.items() if self._done.get(partition) != day}
         if not waiting:
             return 0
-        told = 0
-        for partition in sorted(await guidance_store.list_counting(unit.db, waiting, rules.window_days)):
-            if await guidance_store.save_told(unit.db, partition, waiting[partition], rules.window_days):
-                await self._tell_counts(partition, waiting[partition], rules.window_days, unit)
-                told += 1
         unit.on_commit.append(lambda: self._done.update(waiting))
-        return told
+        if self.rules is None:
+            await guidance_store.stop_counting(unit.db, waiting)
+            return 0
+        window = self.rules.window_days
+        due = await guidance_store.list_counting(unit.db, {one: clocks[one] for one in waiting}, window)
+        for partition in due:
+            day = waiting[partition]
+            await self._tell_counts(partition, day, window, unit)
+            tomorrow = datetime.combine(day + timedelta(days=1), time(), UTC)
+            await guidance_store.save_told(unit.db, partition, day, window, tomorrow)
+        return len(due)
 
     async def _tell_counts(self, partition: int, day: date, window: int, unit: UnitOfWork) -> None:
         segments: dict[str, dict[str, results.FeatureCount]] = {}
@@ -178,8 +181,10 @@ class Guiding:
         if not said or self.rules is None:
             return
         new = await guidance_store.save_counts(unit.db, said)
+        if new:  # they tell their own, too, though they may have none
+            await guidance_store.start_counting(unit.db, {partition for partition, _ in new})
         for partition, _ in new:
-            self._done.pop(partition, None)  # it tells its own, too, though it may have none
+            self._done.pop(partition, None)
         complete = await guidance_store.complete_days(unit.db, {partition for partition, _ in new},
                                                       self.rules.window_days)  # fmt: skip
         for partition, days in sorted(complete.items()):

@@ -71,3 +71,19 @@ def test_of_alerts_alike_the_one_of_the_largest_account_is_shown() -> None:
     small, large = an_alert("small"), an_alert("large")
     accounts = [an_account("small", arr="0"), an_account("large", arr="9000")]
     assert book.most_telling([large, small], accounts) == large == book.most_telling([small, large], accounts)
+
+
+def test_what_is_worth_showing_is_the_best_of_each_green_account_the_largest_first() -> None:
+    accounts = [
+        an_account("small", 90, "green", "1000"),
+        an_account("large", 90, "green", "9000"),
+        an_account("weak", 30, "red", "99000"),
+    ]
+
+    def one(account_id: str, feature: str, low: float, state: str = "open") -> dict[str, Any]:
+        return {"account_id": account_id, "feature": feature, "share_low": low, "state": state, "why": "Others do."}
+
+    rows = [one("small", "a", 0.5), one("large", "b", 0.4), one("large", "c", 0.6), one("large", "d", 0.9, "adopted")]
+    shown = book.to_show(accounts, [*rows, one("weak", "e", 0.9)])
+    assert [(row["account_id"], row["feature"]) for row in shown] == [("large", "c"), ("small", "a")]
+    assert book.describe_recommendation(shown[0]) == "large: c\n   Others do."

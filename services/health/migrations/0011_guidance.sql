@@ -9,7 +9,7 @@ create table health.features (
 );
 create index features_of on health.features (partition);
 
--- What each partition counted of a day, as this one heard of it, and up to which day this one has told.
+-- What each partition counted of a day, as this one heard of it.
 create table health.feature_counts (
     partition    int not null,
     day          date not null,
@@ -19,10 +19,12 @@ create table health.feature_counts (
     segments     jsonb not null,       -- segment → feature → {entitled, using}
     primary key (partition, day, window_days, of_partition)
 );
-create table health.feature_counts_told (
+-- Partitions that have something to count, or whose others have, and when they do it next.
+create table health.feature_counting (
     partition   int primary key,
-    day         date not null,
-    window_days int not null
+    next_due_at timestamptz not null,
+    day         date,                  -- that was told last
+    window_days int
 );
 
 -- Recommendations as they were told, and what became of them: adopted, dismissed, withdrawn.
