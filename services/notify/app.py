@@ -17,6 +17,7 @@ from shared.events import known_types, ops, results
 from shared.runtime.api import Worker
 from shared.settings import Settings, config_dir
 from shared.team import Team, load_team
+from shared.vault import keys as vault
 
 POOL_SIZE = 4
 NEEDED = {
@@ -105,7 +106,7 @@ async def _send(rules: Notify, team: Team, reach: Reach, found: Ways, pool: db.P
 
     sinks = open_sinks(rules, reach, found)
     try:
-        await Sender(rules, team, sinks, pool, console_url=reach.console_url, wake=wake).run()
+        await Sender(rules, team, sinks, pool, console_url=reach.console_url, keys=vault.load(), wake=wake).run()
     finally:
         for sink in sinks.values():
             await sink.close()

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import cast, get_args
 from zoneinfo import ZoneInfo
 
-from services.notify import blocks, domain, metrics, store, wording
+from services.notify import blocks, domain, metrics, names, store, wording
 from services.notify.card import Card
 from services.notify.domain import Act, Row, Standing
 from services.notify.episodes import Episode
@@ -27,6 +27,7 @@ from shared import db as database
 from shared.ids import derived_id
 from shared.runtime import failpoints
 from shared.team import Person, Team
+from shared.vault.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ class Sender:
 
     def __init__(
         self, rules: Notify, team: Team, sinks: Mapping[str, Sink], pool: database.Pool, *, console_url: str = "",
-        wake: asyncio.Event | None = None, reach: Callable[[str], None] = failpoints.reach,
+        keys: Keys | None = None, wake: asyncio.Event | None = None, reach: Callable[[str], None] = failpoints.reach,
     ) -> None:  # fmt: skip
         self.rules, self.team, self.sinks, self.pool = rules, team, sinks, pool
-        self.console_url = console_url
+        self.console_url, self.keys = console_url, keys
         self.wake = wake or asyncio.Event()
         self._reach = reach
         self._busy: dict[str, asyncio.Task[bool]] = {}
@@ -223,6 +224,8 @@ class Sender:
         cards = tuple(
             Card(episode, accounts[episode.account_id], reader.language, place.now, reader.zone) for episode in about
         )
+        if not self.sinks[place.destination.partition(":")[0]].is_machine:
+            cards = await names.shown(db, self.keys, cards)
         looks_up = act.what == "look_up"
         thread_ts = row.thread_ts if looks_up else act.thread_ts
         version = about[0].version if row.what != "digest" else 1

@@ -27,6 +27,7 @@ _TEXTS: dict[str, dict[Language, str]] = {
     "billing": {"en": "billing", "fr": "facturation"},
     "user": {"en": "user", "fr": "utilisateur"},
     "other": {"en": "other", "fr": "autre"},
+    "gone": {"en": "a deleted person", "fr": "une personne supprimée"},
     "evidence": {"en": "Evidence", "fr": "Constats"},
     "next": {"en": "Next", "fr": "À faire"},
     "rule": {"en": "rule {rule}", "fr": "règle {rule}"},

@@ -21,8 +21,8 @@ RUNTIME: Mapping[str, str] = {
 
 
 VAULT: Mapping[str, Mapping[str, str]] = {
-    "people": {"gateway": "select, insert", "router": "select, insert, delete"},
-    "contacts": {"gateway": "select, insert", "router": "select, insert, delete"},
+    "people": {"gateway": "select, insert", "notify": "select", "router": "select, insert, delete"},
+    "contacts": {"gateway": "select, insert", "notify": "select", "router": "select, insert, delete"},
     "forgotten": {"gateway": "select", "router": "select, insert, update"},
     "vault": {"gateway": "select, insert"},
 }

@@ -32,6 +32,7 @@ MORE_DOORS = {
     "services/notify/messenger.py": "calls what is outside",
     "services/notify/metrics.py": "counts what was sent",
     "services/notify/outreach_store.py": "is the store of messages to customers",
+    "services/notify/names.py": "asks the contact vault",
     "services/notify/sender.py": "calls what is outside",
     "services/notify/slack.py": "is Slack's door",
     "services/notify/webhook.py": "posts to strangers",

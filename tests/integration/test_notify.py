@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,6 +21,9 @@ from services.notify import app, domain
 from services.notify.domain import Places
 from services.notify.settings import Reach
 from shared.team import Team
+from shared.vault import store as vault
+from shared.vault.keys import Keys
+from shared.vault.sealing import Contact, Sealer
 from tests.support.bench_worker import a_signal
 from tests.support.lab import eventually
 from tests.support.notify_world import (
@@ -63,6 +67,43 @@ async def test_an_alert_is_told_once_and_changed_in_place(world: World) -> None:
     assert replies == ["🔴 Now critical: Worse\nScore 38. Tickets 3", "✅ Over: Worse"]
     assert {row["state"] for row in await world.rows()} == {"sent"}
     assert world.slack.refused == []
+
+
+async def test_a_message_names_the_person_and_the_ledger_the_reference(world: World) -> None:
+    keys, contacts = Keys.make(), list[Contact]()
+    address, phone = "ada@acme.example", "+44 20 7946 0958"
+    said = Sealer(keys).seal("user.identified", {"user_id": address, "traits": {"phone": phone}}, contacts)
+    who, number = said["user_id"], said["traits"]["phone"]
+    async with world.pool.acquire() as db:
+        await vault.save(db, keys, [(contact, now()) for contact in contacts])
+    sealed = replace(world, keys=keys)
+    await sealed.hear(opened(who, "a1", why=f"{who} went silent", evidence={"user_id": who, "numbers": [number]}))
+    await sealed.say()
+    (message,) = world.slack.posted
+    assert words(message.shown).count(address) == 3  # the account without a name, the sentence, the evidence
+    assert phone in words(message.shown)
+    assert "hv_" not in words(message.shown)
+    values = [part["value"] for block in message.shown for part in block.get("elements", ()) if "value" in part]
+    assert values
+    assert all(json.loads(value)["account_id"] == who for value in values)
+    kept = await world.pool.fetch("select to_jsonb(e)::text || to_jsonb(d)::text as row from notify.episodes e, "
+                                  "notify.deliveries d")  # fmt: skip
+    assert kept
+    assert not [row for row in kept if address in row["row"] or phone in row["row"]]
+    async with world.pool.acquire() as db, db.transaction():
+        await vault.erase(db, who, now())
+    await sealed.hear(escalated(who, "a1", why=f"{who} went silent"))
+    await sealed.say()
+    assert "a deleted person went silent" in words(message.shown)
+    assert address not in words(message.shown)
+
+
+async def test_without_the_vault_s_key_a_message_says_what_the_alert_says(world: World) -> None:
+    reference = Sealer(Keys.make()).reference("ada@acme.example")
+    await world.hear(opened("acme", "a1", why=f"{reference} went silent"))
+    await world.say()
+    (message,) = world.slack.posted
+    assert f"{reference} went silent" in words(message.shown)
 
 
 async def test_what_people_do_shows_in_the_message(world: World) -> None:

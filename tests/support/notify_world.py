@@ -22,6 +22,7 @@ from shared import db as database
 from shared.runtime.api import Batch, Signal
 from shared.runtime.unit import UnitOfWork
 from shared.team import Team
+from shared.vault.keys import Keys
 from tests.support.bench_worker import PARTITIONS, a_database, a_signal
 from tests.support.slack_double import TOKEN, SlackDouble, a_slack
 
@@ -47,6 +48,7 @@ class World:
     team: Team
     places: Places
     reach: Callable[[str], None] = lambda point: None
+    keys: Keys | None = None
     sinks: dict[str, Sink] = field(default_factory=dict)
     _seq: int = 0
 
@@ -62,7 +64,7 @@ class World:
             await Handlers(self.rules, self.team, self.places).on_signals(Batch(signals), unit)
 
     def sender(self) -> Sender:
-        return Sender(self.rules, self.team, self.sinks, self.pool, reach=self.reach)
+        return Sender(self.rules, self.team, self.sinks, self.pool, keys=self.keys, reach=self.reach)
 
     async def say(self, destination: str = f"slack:{ALERTS}") -> None:
         """Everything that there is to say in a place now."""
