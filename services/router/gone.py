@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from services.router.reader import CLOCK, REQUEST, RawEvent
+from services.router.store import BEGINNING, OVERLAP
 from shared import privacy, topics
 from shared.events import inputs, results
 from shared.ids import derived_id
@@ -17,8 +18,6 @@ from shared.runtime.wire import Headers, Outgoing, pack_headers, unpack_headers
 from shared.vault import store, withheld
 from shared.vault.keys import Keys
 
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-OVERLAP = timedelta(seconds=30)
 AGAIN_AFTER = timedelta(minutes=1)
 HOLDERS = ("router", "import")
 """Whose quarantine holds what nobody could read."""

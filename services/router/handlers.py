@@ -3,78 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 import msgspec
 
 from services.router import actions, domain, store
-from services.router.classifier import an_index, classify
-from services.router.domain import IdentityBook, Membership, Resolved, Unresolved
+from services.router.domain import Resolved, Unresolved
 from services.router.gone import Register
-from services.router.merges import Merge, refusal, straight_to, survivor
+from services.router.merges import Merge, refusal, straight_to
+from services.router.plan import Plan, hash_of
 from services.router.reader import CLOCK, REQUEST, USAGE, RawEvent, raw_reader
+from services.router.requests import Requests
+from services.router.sending import REMEMBERED, headers_of, place_of, told_of
 from services.router.settings import Exclusions, Routing
-from services.router.store import Parked, ToPark, Understood
+from services.router.store import BEGINNING, OVERLAP, Parked, ToPark
 from shared import privacy, topics
-from shared.events import ResultEvent, inputs, known_types, results
-from shared.ids import derived_id, partition_of
-from shared.requests import Unusable
+from shared.events import inputs, known_types
 from shared.runtime.api import EVERYBODY, Batch
 from shared.runtime.failpoints import reach
-from shared.runtime.seen import identity
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import (
     CLOCK_SOURCE,
     ROUTER_PARTITION,
     ClockMark,
-    Headers,
     Outgoing,
     Own,
     Record,
     Refused,
     event_headers,
-    rfc3339,
     short_name,
     unpack_headers,
 )
 from shared.vault import store as vault
 from shared.vault.keys import Keys, fields
-from shared.vault.sealing import Contact, Sealer
+from shared.vault.sealing import Sealer
 
-REMEMBERED = 200_000
-OVERLAP = timedelta(seconds=30)
 SWEEP = timedelta(minutes=5)
 NOWHERE = (-1, "")
-DOUBT = 0.5
-"""From this confidence on a text means some account, even if not clearly which."""
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _anything = msgspec.json.Decoder().decode
-
-
-@dataclass(slots=True)
-class Plan:
-    """What one batch has to remember besides its records."""
-
-    book: IdentityBook = field(default_factory=IdentityBook)
-    memberships: dict[tuple[str, str], Membership] = field(default_factory=dict)
-    links: list[tuple[str, str, str | None, datetime]] = field(default_factory=list)
-    merges: dict[str, Merge] = field(default_factory=dict)
-    accounts: dict[str, str | None] = field(default_factory=dict)
-    chosen: dict[int, str] = field(default_factory=dict)
-    choices: dict[int, str] = field(default_factory=dict)
-    understood: dict[int, Understood] = field(default_factory=dict)
-    asked: dict[int, Understood] = field(default_factory=dict)
-    waiting: dict[tuple[int, str], list[Parked]] = field(default_factory=dict)
-    released: list[Parked] = field(default_factory=list)
-    parked: list[ToPark] = field(default_factory=list)
-    blocked: set[tuple[int, str]] = field(default_factory=set)
-    asked_about: list[tuple[RawEvent, Headers]] = field(default_factory=list)
-    contacts: list[tuple[Contact, datetime]] = field(default_factory=list)
-    begins_life: bool = False
 
 
 class Router:
@@ -97,8 +64,7 @@ class Router:
         self._merges_to: int | None = None
         self._live = False
         self._gone = Register(keys)
-        self._index = an_index(())
-        self._indexed_to = BEGINNING
+        self._requests = Requests(routing, self._outputs)
         self._swept_at: dict[int, datetime] = {}
         self._sweep: tuple[list[int], tuple[int, str]] = ([], NOWHERE)
 
@@ -118,7 +84,7 @@ class Router:
                 self._copy(event, event.account_id, self._of_use, unit)  # type: ignore[arg-type]
                 routed[event.partition] += 1
             elif event.wire_type == REQUEST:
-                await self._request(event, plan, unit)
+                await self._requests.handle(event, plan, unit)
             elif event.wire_type == CLOCK:
                 self._pass_on_clock(event, unit)
             else:
@@ -153,7 +119,7 @@ class Router:
             user, account = event.user_id, event.account_id
             if account is None or event.data is not None:
                 if event.wire_type == REQUEST:
-                    asked.append(_hash(event))
+                    asked.append(hash_of(event))
                 if event.wire_type in (REQUEST, CLOCK):
                     continue
                 named = self._external(event)
@@ -163,7 +129,7 @@ class Router:
                     entities.add((event.partition, f"user:{user}"))
                 entities.update((event.partition, f"{ns}:{value}") for ns, value in named)
                 if account is None:
-                    hashes.append(_hash(event))
+                    hashes.append(hash_of(event))
             elif user and account not in self._accounts_of.get(user, ()):
                 users.add(user)
                 entities.add((event.partition, f"user:{user}"))
@@ -261,16 +227,12 @@ class Router:
             unit.count(event.partition, "unrouted")
             return False
         if before is None:
-            self._accept(merged, Merge(into, event.occurred_at, event.received_at), plan)
+            plan.accept(merged, Merge(into, event.occurred_at, event.received_at))
         return True
-
-    def _accept(self, merged: str, merge: Merge, plan: Plan) -> None:
-        plan.merges[merged] = merge
-        plan.book.merges = {**plan.book.merges, merged: merge}
 
     def _resolve(self, event: RawEvent, plan: Plan) -> Resolved | Unresolved:
         """Decided once per event: what was chosen before is chosen again."""
-        hashed = _hash(event)
+        hashed = hash_of(event)
         before = plan.chosen.get(hashed) or plan.choices.get(hashed)
         if before is not None:
             return Resolved(before)
@@ -322,7 +284,7 @@ class Router:
     def _forget(self, event: RawEvent, asked: inputs.PrivacyRequested, plan: Plan, unit: UnitOfWork) -> None:
         """From this event on; the services hear of it in every partition, whatever account it names."""
         self._gone.hear(event)
-        plan.asked_about.append((event, _headers(event)))
+        plan.asked_about.append((event, headers_of(event)))
         if asked.regulation in privacy.ERASING:
             for account_id in plan.book.memberships.pop(asked.user_id, {}):
                 plan.memberships.pop((asked.user_id, account_id), None)
@@ -343,7 +305,7 @@ class Router:
 
     def _park(self, event: RawEvent, why: Unresolved, plan: Plan, unit: UnitOfWork) -> None:
         entity = _entity(event, self._external(event)) or "nobody"
-        headers = _headers(event)
+        headers = headers_of(event)
         if event.own_time is None:
             headers.append(("ce_owntime", b""))
         plan.parked.append(ToPark(event, headers, entity, why.reason, why.waits_for))
@@ -449,7 +411,7 @@ class Router:
         if account_id not in self._known_accounts and account_id not in plan.accounts:
             plan.accounts[account_id] = None
         if type(event.data) is inputs.AccountMerged:
-            for account in _told_of(event.data, unit.partitions):
+            for account in told_of(event.data, unit.partitions):
                 plan.accounts.setdefault(account, None)
                 self._copy(event, account, outputs, unit)
         else:
@@ -457,8 +419,8 @@ class Router:
         unit.count(event.partition, "routed")
 
     def _copy(self, event: RawEvent, account_id: str, outputs: tuple[str, ...], unit: UnitOfWork) -> None:
-        key, to, subject = _place(account_id, unit.partitions)
-        headers = _headers(event)
+        key, to, subject = place_of(account_id, unit.partitions)
+        headers = headers_of(event)
         headers.append(subject)
         record = Outgoing(outputs[0], to, key, event.value, headers, outputs[1:])
         unit.outbox.setdefault(event.partition, []).append(record)
@@ -466,7 +428,7 @@ class Router:
     def _broadcast(self, event: RawEvent, unit: UnitOfWork) -> None:
         """What concerns no account in particular goes to every partition, about everybody."""
         outputs = self._outputs.get(event.wire_type, ())
-        headers = [*_headers(event), ("ce_subject", EVERYBODY.encode())]
+        headers = [*headers_of(event), ("ce_subject", EVERYBODY.encode())]
         for topic in outputs:
             for partition in range(unit.partitions):
                 unit.send(event.partition, Outgoing(topic, partition, EVERYBODY.encode(), event.value, headers))
@@ -497,186 +459,6 @@ class Router:
     def _lives(self) -> None:
         self._live = True
 
-    # -- requests -------------------------------------------------------------------------------
-
-    async def _request(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> None:
-        """Decided once per request: a repeat goes where the first one went, and is not answered here again."""
-        hashed = _hash(event)
-        before = plan.understood.get(hashed)
-        if before is None:
-            plan.understood[hashed] = plan.asked[hashed] = await self._understand(event, plan, unit)
-        elif before.demand is None:
-            unit.count(event.partition, "unclear")
-        else:
-            self._forward_request(event, before.demand, before.account_id, before.confidence, unit)
-
-    async def _understand(self, event: RawEvent, plan: Plan, unit: UnitOfWork) -> Understood:
-        """Find what is asked for and about whom, then forward it, or say why not."""
-        request = event.data
-        assert isinstance(request, inputs.RequestMade)
-        demand, account_id, confidence = request.demand, event.account_id, None
-        if demand is None:
-            if not request.text:
-                return self._decline(event, None, "the request names no `demand` and holds no `text`", unit)
-            await self._refresh_index(unit)
-            read = classify(request.text, self._index, bar=self.routing.understanding_bar)
-            confidence = read.confidence
-            if read.demand is None:
-                return self._unclear(event, read.confidence, "what is asked for is not clear", read.candidates, unit)
-            torn = read.account_id is None and read.account_confidence >= DOUBT
-            if account_id is None and torn:
-                reason = "which account is meant is not clear"
-                return self._unclear(event, read.account_confidence, reason, read.account_candidates, unit)
-            demand, account_id = read.demand, account_id or read.account_id
-        if demand not in self.routing.requests:
-            names = ", ".join(sorted(self.routing.requests))
-            return self._decline(event, demand, f"demand {demand!r} is not known; known: {names}", unit)
-        if account_id is not None and not await unit.db.fetch(store.KNOWS_ACCOUNT, [account_id]):
-            return self._unclear(event, 0.0, f"account {account_id!r} is not known", (demand,), unit)
-        account_id = account_id and survivor(account_id, plan.book.merges)
-        if self.routing.requests[demand] == "router":
-            return await self._carry_out(event, demand, account_id, plan, unit)
-        self._forward_request(event, demand, account_id, confidence, unit)
-        return Understood(demand, account_id, confidence)
-
-    def _forward_request(
-        self, event: RawEvent, demand: str, account_id: str | None, confidence: float | None, unit: UnitOfWork
-    ) -> None:
-        domain_of = self.routing.requests.get(demand)
-        if domain_of == "router":  # carried out when it came first
-            unit.count(event.partition, "routed")
-            return
-        key = account_id or event.id
-        encoded, to, subject = _place(key, unit.partitions)
-        headers = _headers(event)
-        headers.append(subject)
-        headers.append(("ce_demand", demand.encode()))
-        headers.append(("ce_confidence", f"{1.0 if confidence is None else confidence:.4f}".encode()))
-        if domain_of is None:  # decided under an older routing table
-            unit.count(event.partition, "unrouted")
-            return
-        topic = topics.ROUTED[domain_of].name
-        unit.send(event.partition, Outgoing(topic, to, encoded, event.value, headers))
-        unit.count(event.partition, "routed")
-
-    async def _carry_out(
-        self, event: RawEvent, demand: str, account_id: str | None, plan: Plan, unit: UnitOfWork
-    ) -> Understood:
-        """Change who is who as a person asks, and answer; or decline with the reason."""
-        assert isinstance(event.data, inputs.RequestMade)
-        try:
-            asked = actions.read(demand, account_id, event.data.parameters, event.occurred_at, event.received_at)
-            await self._know(asked, plan, unit)
-            match asked:
-                case actions.LinkAsked():
-                    answer = self._do_link(asked, plan)
-                case actions.MergeAsked():
-                    answer = await self._do_merge(event, asked, plan, unit)
-                case actions.SplitAsked():
-                    answer = self._do_split(asked, plan)
-        except Unusable as error:
-            return self._decline(event, demand, str(error), unit)
-        done = results.RequestAnswered(
-            **(_reply_fields(event) | {"account_id": account_id}), demand=demand, as_of=event.received_at,
-            answer={"account_id": account_id, "valid_from": rfc3339(asked.valid_from), **answer},
-        )  # fmt: skip
-        self._tell(event, done, unit)
-        unit.count(event.partition, "routed")
-        return Understood(demand, account_id, None)
-
-    async def _know(self, asked: actions.Asked, plan: Plan, unit: UnitOfWork) -> None:
-        """Load what the batch has not loaded of the link or the user asked about."""
-        users = {asked.user_id} if isinstance(asked, actions.SplitAsked) and asked.user_id else set[str]()
-        external = set[tuple[str, str]]()
-        if isinstance(asked, actions.LinkAsked):
-            external.add((asked.namespace, asked.external_id))
-        elif isinstance(asked, actions.SplitAsked) and asked.external:
-            external.add(asked.external)
-        found = await store.load_identity(unit.db, users, external)
-        for user, memberships in found.memberships.items():
-            plan.book.memberships.setdefault(user, memberships)
-        for where, links in found.links.items():
-            plan.book.links.setdefault(where, links)
-
-    def _do_link(self, asked: actions.LinkAsked, plan: Plan) -> dict[str, Any]:
-        links = plan.book.links.setdefault((asked.namespace, asked.external_id), [])
-        news = actions.linked(links, asked)
-        if news:
-            links.append(domain.Link(asked.account_id, asked.valid_from))
-            plan.links.append((asked.namespace, asked.external_id, asked.account_id, asked.valid_from))
-        return {"namespace": asked.namespace, "external_id": asked.external_id, "already": not news}
-
-    async def _do_merge(
-        self, event: RawEvent, asked: actions.MergeAsked, plan: Plan, unit: UnitOfWork
-    ) -> dict[str, Any]:
-        """Note the merge and tell it to the domains, as if a tool had told it."""
-        merged, into = asked.merged_account_id, asked.account_id
-        reason = refusal(merged, into, plan.book.merges)
-        if reason is None and not await unit.db.fetch(store.KNOWS_ACCOUNT, [merged]):
-            reason = f"account {merged!r} is not known"
-        if reason is not None:
-            raise Unusable(reason)
-        before = plan.book.merges.get(merged)
-        if before is None:
-            self._accept(merged, Merge(into, asked.valid_from, event.received_at), plan)
-            self._tell_merge(event, asked, unit)
-        since = before.valid_from if before else asked.valid_from
-        return {"merged_account_id": merged, "already": before is not None, "valid_from": rfc3339(since)}
-
-    def _tell_merge(self, event: RawEvent, asked: actions.MergeAsked, unit: UnitOfWork) -> None:
-        told = inputs.AccountMerged(account_id=asked.account_id, merged_account_id=asked.merged_account_id)
-        value, own_time = told.model_dump_json().encode(), rfc3339(asked.valid_from).encode()
-        id = derived_id("router", event.source, event.id, told.type_name)
-        outputs = self._outputs.get(told.wire_type(), ())
-        for account in _told_of(told, unit.partitions) if outputs else ():
-            key, to, _ = _place(account, unit.partitions)
-            headers = event_headers(
-                told, id=id, source=CLOCK_SOURCE, subject=account, time=asked.valid_from,
-                extra=[("ce_owntime", own_time), ("ce_recordedtime", b"%d" % event.received_ms)],
-            )  # fmt: skip
-            unit.send(event.partition, Outgoing(outputs[0], to, key, value, headers, outputs[1:]))
-
-    def _do_split(self, asked: actions.SplitAsked, plan: Plan) -> dict[str, Any]:
-        if asked.user_id is not None:
-            ended = plan.book.leave(asked.user_id, asked.account_id, asked.valid_from)
-            actions.split_member(ended, asked)
-            for one in ended:
-                plan.memberships[asked.user_id, one.account_id] = one
-            return {"member": asked.user_id}
-        assert asked.external is not None
-        links = plan.book.links.setdefault(asked.external, [])
-        links.append(actions.split_link(links, asked, plan.book.meant(asked.external, asked.valid_from)))
-        plan.links.append((*asked.external, None, asked.valid_from))
-        return {"namespace": asked.external[0], "external_id": asked.external[1]}
-
-    def _unclear(
-        self, event: RawEvent, confidence: float, reason: str, candidates: Iterable[str], unit: UnitOfWork
-    ) -> Understood:
-        answer = results.RequestUnclear(
-            **_reply_fields(event), confidence=confidence, reason=reason, candidates=tuple(candidates)
-        )
-        return self._reply(event, answer, unit)
-
-    def _decline(self, event: RawEvent, demand: str | None, reason: str, unit: UnitOfWork) -> Understood:
-        return self._reply(event, results.RequestDeclined(**_reply_fields(event), demand=demand, reason=reason), unit)
-
-    def _reply(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> Understood:
-        self._tell(event, answer, unit)
-        unit.count(event.partition, "unclear")
-        return Understood(None, None, None)
-
-    def _tell(self, event: RawEvent, answer: ResultEvent, unit: UnitOfWork) -> None:
-        unit.emit(
-            topics.RESULTS["router"], answer, account_id=event.account_id or event.id, cause=event.id, kind="reply",
-            partition=event.partition, extra=[("ce_correlationid", event.id.encode())],
-        )  # fmt: skip
-
-    async def _refresh_index(self, unit: UnitOfWork) -> None:
-        rows = await unit.db.fetch(store.LIST_ACCOUNTS, self._indexed_to - OVERLAP)
-        for row in rows:
-            self._index.add(row["account_id"], row["name"])
-            self._indexed_to = max(self._indexed_to, row["changed_at"])
-
     def _external(self, event: RawEvent) -> list[tuple[str, str]]:
         if event.data is None and b'"external_ids"' not in event.value and b'"email"' not in event.value:
             return []
@@ -690,25 +472,9 @@ def _record_of(parked: Parked) -> Record:
     return Record(row["topic"], parked.partition, row["record_offset"], received_ms, None, row["value"], headers)
 
 
-def _reply_fields(event: RawEvent) -> dict[str, Any]:
-    return {
-        "account_id": event.account_id,
-        "cause_ids": (event.id,),
-        "occurred_at": event.occurred_at,
-        "computed_at": event.received_at,
-        "request_id": event.id,
-    }
-
-
 def _decides_merge(event: RawEvent) -> bool:
     data = event.data
     return type(data) is inputs.AccountMerged or (type(data) is inputs.RequestMade and data.demand == actions.MERGE)
-
-
-def _told_of(merge: inputs.AccountMerged, partitions: int) -> tuple[str, ...]:
-    """Whom a merge is told to: both accounts, once where they share a partition, whose owner would drop a repeat."""
-    both = merge.account_id, merge.merged_account_id
-    return both if len({_place(account, partitions)[1] for account in both}) == 2 else both[:1]
 
 
 def _entity(event: RawEvent, external: Sequence[tuple[str, str]]) -> str | None:
@@ -716,45 +482,3 @@ def _entity(event: RawEvent, external: Sequence[tuple[str, str]]) -> str | None:
     if event.user_id:
         return f"user:{event.user_id}"
     return f"{external[0][0]}:{external[0][1]}" if external else None
-
-
-def _hash(event: RawEvent) -> int:
-    hashed, _ = identity(event.source, event.id, event.own_time)
-    return hashed - (1 << 64) if hashed >= 1 << 63 else hashed
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _place(account_id: str, partitions: int) -> tuple[bytes, int, tuple[str, bytes]]:
-    """An account's key, its partition, and the header that names it."""
-    key = account_id.encode()
-    return key, partition_of(key, partitions), ("ce_subject", key)
-
-
-@lru_cache(maxsize=4096)
-def _header(name: str, value: str) -> tuple[str, bytes]:
-    return name, value.encode()
-
-
-_VERSION = ("ce_specversion", b"1.0")
-_JSON = ("content-type", b"application/json")
-
-
-def _headers(event: RawEvent) -> Headers:
-    """The event's own attributes, unchanged; times as they came where they are in UTC already."""
-    own, time = event.own_time, event.time or rfc3339(event.occurred_at)
-    headers = [
-        _VERSION,
-        ("ce_id", event.id.encode()),
-        _header("ce_source", event.source),
-        _header("ce_type", event.wire_type),
-        ("ce_time", time.encode()),
-        ("ce_recordedtime", b"%d" % event.received_ms),
-        _JSON,
-    ]
-    if own is not None:
-        headers.append(("ce_owntime", own.encode()))
-    if event.mode is not None:
-        headers.append(("ce_mode", event.mode))
-        if event.run is not None:
-            headers.append(("ce_run", event.run))
-    return headers

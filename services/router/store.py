@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.router.domain import IdentityBook, Link, Membership
@@ -12,6 +12,10 @@ from services.router.merges import Merge
 from services.router.reader import RawEvent
 from shared.db import Connection
 from shared.runtime.wire import pack_headers
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+OVERLAP = timedelta(seconds=30)
+"""So much is read again of what others changed: their transactions may commit later than ours that began after."""
 
 LOAD_MEMBERSHIPS = """
     select user_id, account_id, valid_from, valid_to from router.memberships where user_id = any($1::text[])

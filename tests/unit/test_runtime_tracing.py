@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.router.handlers import _headers
 from services.router.reader import raw_reader
+from services.router.sending import headers_of
 from services.router.settings import Routing
 from shared import config, topics
 from shared.events import results
@@ -84,7 +84,7 @@ async def route_and_tell(batch: Batch, unit: UnitOfWork) -> None:
     """Each event passed on as the router does it, and one result of it."""
     for event in batch:
         signal: Any = event
-        headers = [*_headers(signal), ("ce_subject", b"acme")]
+        headers = [*headers_of(signal), ("ce_subject", b"acme")]
         unit.outbox.setdefault(0, []).append(Outgoing("cs.routed.health.v1", 0, b"acme", signal.value, headers))
         answer = results.RequestDeclined(
             account_id="acme", occurred_at=NOW, computed_at=NOW, request_id=signal.id, demand=None, reason="noted"

@@ -12,8 +12,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from services.router.handlers import _headers, _place
 from services.router.reader import RawEvent, raw_reader
+from services.router.sending import headers_of, place_of
 from services.router.settings import Routing
 from shared import config
 from shared.kafka import consumer_options, producer_options
@@ -46,8 +46,8 @@ class Partition:
             assert isinstance(item, Own)
             event: RawEvent = item.signal  # type: ignore[assignment]
             assert event.account_id is not None
-            key, to, subject = _place(event.account_id, self.given["partitions"])
-            headers = [*_headers(event), subject]
+            key, to, subject = place_of(event.account_id, self.given["partitions"])
+            headers = [*headers_of(event), subject]
             for topic in self.outputs.get(short_name(event.wire_type), ()):
                 batch = batches.get((topic, to))
                 if batch is None:
