@@ -141,10 +141,12 @@ def own_of(known: Facts, now: Picture, standing: Standing, rules: Guidance) -> O
     entitled, usage = now.entitled_features, now.usage
     since, at = midnight(now.zone, now.today - timedelta(days=rules.window_days)), micros(now.at)
     events = usage.between(since - 1, at)
-    names = set(np.unique(events["feature"]).tolist())
+    names = set(events["feature"].tolist())
     before, after = set(), {}
     for one in standing.open:
         made_at, feature = micros(one.made_at), np.uint64(hash_of(one.feature))
+        if int(feature) not in names:
+            continue
         start = midnight(now.zone, now.day_of(made_at) - timedelta(days=one.unused_days))
         past, later = usage.between(start - 1, made_at), usage.between(made_at, at)
         if (past["feature"] == feature).any():

@@ -30,7 +30,7 @@ from shared.times import instant
 FEATURES_COUNTED = results.FeaturesCounted.type_name
 DEMAND = "recommendation.dismiss"
 RESULTS = topics.RESULTS["health"]
-KEPT_DAYS = 8
+KEPT_DAYS = 3
 MOST_BYTES = 700_000
 """Of counts in one record; what the fewest have is left out beyond."""
 MOST_NOTE = 1000
@@ -70,7 +70,8 @@ class Guiding:
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.rules = policy, policy.model.guidance
-        self._counts: dict[int, tuple[date, Segments]] = {}
+        self._counts: dict[date, Segments] = {}
+        """Of days that are complete: every partition hears the same."""
         self._done: dict[int, date] = {}
 
     async def around(self, looked: Sequence[tuple[Account, Facts, Memory]], unit: UnitOfWork) -> Around:
@@ -86,11 +87,10 @@ class Guiding:
         """The newest counts of which each partition has heard all."""
         found: dict[int, Segments | None] = {}
         for partition, days in (await guidance_store.complete_days(db, partitions, window)).items():
-            known = self._counts.get(partition)
-            if known is None or known[0] != days[0]:
-                known = days[0], await guidance_store.load_counts(db, partition, window, days[0])
-                self._counts[partition] = known
-            found[partition] = known[1]
+            if days[0] not in self._counts:
+                self._counts = {day: self._counts[day] for day in sorted(self._counts)[-KEPT_DAYS:]}
+                self._counts[days[0]] = await guidance_store.load_counts(db, partition, window, days[0])
+            found[partition] = self._counts[days[0]]
         return found
 
     def look(

@@ -228,8 +228,8 @@ def test_use_since_and_before_is_told_apart_by_the_moment_of_the_recommendation(
     assert not reading(known(entitled("export"), uses=later), standing).before
     late = [(T - 40 * DAY, "ann", "export")]
     assert reading(known(entitled("export"), uses=late), standing).before == {"export"}
-    long_ago = [(T - 115 * DAY, "ann", "export")]
-    assert not reading(known(entitled("export"), uses=long_ago), standing).before
+    recent, long_ago = (T - 3 * DAY, "ann", "export"), (T - 115 * DAY, "ann", "export")
+    assert not reading(known(entitled("export"), uses=[long_ago, recent]), standing).before
 
 
 def test_a_feature_whose_tracking_is_broken_is_not_missed() -> None:
