@@ -39,17 +39,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hune"
 
 
-def listed() -> list[Jar]:
-    return [Jar(**entry) for entry in json.loads(LIST.read_text())]
+def listed(pins: Path = LIST) -> list[Jar]:
+    return [Jar(**entry) for entry in json.loads(pins.read_text())]
 
 
-def ensure(report: Report | None = None, cache: Path | None = None) -> str:
-    """Return Kafka's class path; fetch what the cache lacks or holds with other bytes.
+def ensure(report: Report | None = None, cache: Path | None = None, pins: Path = LIST) -> str:
+    """Return the class path of a list, Kafka's; fetch what the cache lacks or holds with other bytes.
 
     `report` is told (jars there, jars in all, MB fetched) as they arrive.
     """
     cache = cache or cache_folder() / "maven"
-    jars = listed()
+    jars = listed(pins)
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         absent = [
             jar for jar, good in zip(jars, pool.map(lambda jar: _is_good(jar, cache), jars), strict=True) if not good
@@ -77,7 +77,7 @@ def _fetch(absent: list[Jar], total: int, cache: Path, report: Report | None) ->
         maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
         if not _is_good(jar, beside):
             raise StackError(
-                f"{jar.path(beside).name} from Maven Central has another sha256 than devstack/kafka-jars.json"
+                f"{jar.path(beside).name} from Maven Central has another sha256 than the list of jars says"
             )
         target = jar.path(cache)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks [--quick] [NAME …]`: measure, print, and write docs/benchmarks.
 
-NAME is one of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway; without any it is all of them.
+NAME is one of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway, peers, scaling; without any
+it is all but the last two, which have pages of their own (`--peers` adds peers).
 """
 
 from __future__ import annotations
@@ -16,11 +17,23 @@ from collections.abc import Collection
 from pathlib import Path
 
 from devstack.stack import Stack
-from tests.benchmarks import accounts, dedupe, gateway, latency, report, rescore, thin, throughput
+from tests.benchmarks import (
+    accounts,
+    dedupe,
+    exactly_once,
+    gateway,
+    latency,
+    report,
+    rescore,
+    scaling,
+    thin,
+    throughput,
+)
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Machine, Outcome
 
-NAMES = ("router", "health", "memory", "thin", "latency", "accounts", "rescore", "dedupe", "gateway")
+USUAL = ("router", "health", "memory", "thin", "latency", "accounts", "rescore", "dedupe", "gateway")
+NAMES = (*USUAL, *report.TITLES)
 ON_A_BACKLOG = {"router", "health", "memory"}
 
 
@@ -54,6 +67,10 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: 
             found(await dedupe.measure(lab, backlog, dedupe.QUICK if quick else dedupe.FULL, say))
         if "gateway" in chosen:
             found(await gateway.measure(lab, gateway.QUICK if quick else gateway.FULL, say))
+        if "peers" in chosen:
+            found(await exactly_once.measure(lab, exactly_once.QUICK if quick else exactly_once.FULL, say))
+        if "scaling" in chosen:
+            found(await scaling.measure(lab, scaling.QUICK if quick else scaling.FULL, say))
     finally:
         await lab.close()
     if "accounts" in chosen:
@@ -66,7 +83,7 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="hune bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes instead of twenty; coarser")
-    parser.add_argument("--peers", action="store_true", help="compare with other ways to route in batches too")
+    parser.add_argument("--peers", action="store_true", help="compare with others in batches, and exactly once, too")
     parser.add_argument("--no-write", action="store_true", help="print only; leave docs/benchmarks as it is")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     given = parser.parse_args(arguments)
@@ -74,7 +91,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(NAMES)}")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # new topics have no leaders for a moment
-    chosen = set(given.names or NAMES)
+    chosen = set(given.names or USUAL) | ({"peers"} if given.peers else set())
     started, load = time.monotonic(), Machine.here()
     home = Path(tempfile.mkdtemp(prefix="hune-bench-"))
     try:
@@ -88,8 +105,11 @@ def main(arguments: list[str]) -> int:
         shutil.rmtree(home, ignore_errors=True)
     machine = load.with_postgresql(postgresql)
     if not given.no_write:
-        report.write(outcomes, machine, "quick" if given.quick else "full", time.monotonic() - started)
-        print(f"written to {report.PAGE}")
+        size, seconds = "quick" if given.quick else "full", time.monotonic() - started
+        usual = [outcome for outcome in outcomes if outcome.name not in report.TITLES]
+        pages = [report.write(usual, machine, size, seconds)] if usual else []
+        pages += [report.write_alone(one, machine, size, seconds) for one in outcomes if one.name in report.TITLES]
+        print(f"written to {', '.join(map(str, pages))}")
     return 0
 
 

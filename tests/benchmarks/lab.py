@@ -175,21 +175,36 @@ class Lab:
         await self.send(topic, chunk)
         return count + len(chunk)
 
-    async def send(self, topic: str, records: Iterable[Sent]) -> None:
+    async def feed_at_once(self, topic: str, records: Iterable[Sent]) -> int:
+        """Write records that all become visible to `read_committed` readers at the same moment."""
+        producer = AIOKafkaProducer(
+            **producer_options(self.bootstrap_servers), transactional_id=f"bench.{time.monotonic_ns()}"
+        )
+        await producer.start()
+        try:
+            chosen = list(records)
+            async with producer.transaction():
+                await self.send(topic, chosen, producer)
+        finally:
+            await producer.stop()
+        return len(chosen)
+
+    async def send(self, topic: str, records: Iterable[Sent], producer: Any = None) -> None:
+        producer = producer or self.producer
         batches: dict[int, Any] = {}
         sent = []
         for partition, key, value, headers in records:
             batch = batches.get(partition)
             if batch is None:
-                batch = batches[partition] = self.producer.create_batch()
+                batch = batches[partition] = producer.create_batch()
             if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 batch.close()
-                sent.append(await self.producer.send_batch(batch, topic, partition=partition))
-                batch = batches[partition] = self.producer.create_batch()
+                sent.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = batches[partition] = producer.create_batch()
                 batch.append(timestamp=None, key=key, value=value, headers=headers)
         for partition, batch in batches.items():
             batch.close()
-            sent.append(await self.producer.send_batch(batch, topic, partition=partition))
+            sent.append(await producer.send_batch(batch, topic, partition=partition))
         await asyncio.gather(*sent)
 
     async def ends(self, *names: str) -> dict[TopicPartition, int]:
@@ -253,16 +268,16 @@ class Lab:
         async with self.service(name) as running:
             deadline = time.monotonic() + PATIENCE
             while (read := await self._read(name, topic)) == before:
-                self._check(running, deadline)
+                self.check(running, deadline)
                 await asyncio.sleep(POLL_S / 4)
             start = await self.snapshot(running)
             while await self._read(name, topic) < goal:
-                self._check(running, deadline)
+                self.check(running, deadline)
                 await asyncio.sleep(POLL_S)
             ended = time.monotonic()
             seen = await self.ends(*outputs)
-            while not await self._is_published(name):
-                self._check(running, deadline)
+            while not await self.is_published(name):
+                self.check(running, deadline)
                 now = await self.ends(*outputs)
                 if now != seen:
                     seen, ended = now, time.monotonic()
@@ -274,8 +289,8 @@ class Lab:
         """Wait until a running service has read its topic to the end and published what came of it."""
         deadline, topic = time.monotonic() + PATIENCE, self.topic(INPUT[running.name])
         goal = sum((await self.ends(topic)).values())
-        while await self._read(running.name, topic) < goal or not await self._is_published(running.name):
-            self._check(running, deadline)
+        while await self._read(running.name, topic) < goal or not await self.is_published(running.name):
+            self.check(running, deadline)
             await asyncio.sleep(POLL_S)
 
     async def read(self, running: Running) -> int:
@@ -298,10 +313,10 @@ class Lab:
     async def _read(self, name: str, topic: str) -> int:
         return int(await self.db.fetchval(READ, name, topic))
 
-    async def _is_published(self, name: str) -> bool:
+    async def is_published(self, name: str) -> bool:
         return bool(await self.db.fetchval(PUBLISHED, name))
 
-    def _check(self, running: Running, deadline: float) -> None:
+    def check(self, running: Running, deadline: float) -> None:
         process, name = running.process, running.name
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             raise RuntimeError(f"{name} died: {processes.tail(self.stack.home / 'logs' / f'{name}.log', 10)}")
@@ -319,17 +334,21 @@ class Lab:
 
     # -- the others -----------------------------------------------------------------------------
 
-    async def peer(self, name: str, **options: Any) -> dict[str, Any]:
+    async def peer(self, name: str, *, python: str = sys.executable, **options: Any) -> dict[str, Any]:
         """Run `tests/benchmarks/peers/NAME.py` with options as JSON; its last line is its result."""
         given = {"bootstrap_servers": self.bootstrap_servers, "database_url": self.database_url, **options}
-        said = await self._run("-m", f"tests.benchmarks.peers.{name}", json.dumps(given))
+        return await self.result_of(python, "-m", f"tests.benchmarks.peers.{name}", json.dumps(given))
+
+    async def result_of(self, *command: str) -> dict[str, Any]:
+        """Run a program to its end; its last line is its result."""
+        said = await self._run(*command[1:], program=command[0])
         result: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
         return result
 
-    async def _run(self, *arguments: str) -> str:
-        """Run Python on something to its end and return what it printed."""
+    async def _run(self, *arguments: str, program: str = sys.executable) -> str:
+        """Run Python, or another program, on something to its end and return what it printed."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            program, *arguments, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         try:
             said, complaint = await asyncio.wait_for(process.communicate(), PATIENCE)

@@ -20,6 +20,9 @@ from devstack import jars
 DOCS = Path(__file__).parents[2] / "docs/benchmarks"
 NUMBERS = DOCS / "results.json"
 PAGE = DOCS / "README.md"
+TITLES = {"peers": "Against others that count each record once", "scaling": "One, two and three processes"}
+"""The benchmarks with a page of their own."""
+_HEAD = ("| figure | median | min–max | floor | aim | |", "|---|---|---|---|---|---|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Machine:
         return self.load_at_start[0] > self.cores / 2
 
 
-def write(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: float) -> None:
+def write(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: float) -> Path:
     """Write the page and the raw numbers."""
     DOCS.mkdir(parents=True, exist_ok=True)
     numbers = {
@@ -117,28 +120,54 @@ def write(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: flo
     }
     NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n")
     PAGE.write_text(page(outcomes, machine, size, seconds))
+    return PAGE
 
 
-def page(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: float) -> str:
+def write_alone(outcome: Outcome, machine: Machine, size: str, seconds: float) -> Path:
+    """A benchmark with a page of its own, NAME.md."""
+    DOCS.mkdir(parents=True, exist_ok=True)
+    path = DOCS / f"{outcome.name}.md"
+    lines = [
+        f"# {TITLES[outcome.name]}",
+        "",
+        *_origin(machine, size, seconds, f" {outcome.name}", "medians of the repetitions, and each of them below."),
+        "",
+        *outcome.about.strip().splitlines(),
+        "",
+        *_HEAD,
+        *[_figure_row(figure) for figure in outcome.figures],
+        "",
+        *_table(outcome.rows),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _origin(machine: Machine, size: str, seconds: float, names: str, rest: str) -> list[str]:
     busy = " **Other work ran on the machine: read ratios, not rates.**" if machine.is_busy else ""
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Written by `./hune bench{'' if size == 'full' else ' --quick'}` on {machine.at} in {seconds / 60:.0f} min; "
-        "the raw numbers are in [results.json](results.json).",
+    return [
+        f"Written by `./hune bench{'' if size == 'full' else ' --quick'}{names}` on {machine.at} in "
+        f"{seconds / 60:.0f} min; {rest}",
         "",
         f"Machine: {machine.cores} cores, {machine.memory_gb} GB, {machine.system}; load average at start "
         f"{', '.join(f'{load:g}' for load in machine.load_at_start)}.{busy}",
         f"Python {machine.python}, Kafka {machine.kafka}, PostgreSQL {machine.postgresql}, {packages}.",
         "Clients, broker and database share these cores, so every figure is all of them together.",
+    ]
+
+
+def page(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: float) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        *_origin(machine, size, seconds, "", "the raw numbers are in [results.json](results.json)."),
         "",
         "The processes are those that `hune up` starts, with the shipped configuration (12 partitions). What is "
         "compared runs in turns on the same broker and database; figures are medians (least to most) of the "
         "repetitions. A floor must hold, an aim is what we are after.",
         "",
-        "| figure | median | min–max | floor | aim | |",
-        "|---|---|---|---|---|---|",
+        *_HEAD,
     ]
     for outcome in outcomes:
         lines += [_figure_row(figure) for figure in outcome.figures]

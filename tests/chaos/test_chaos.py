@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import chaos_report
+from tests.support.chaos_outage import Outages
 from tests.support.chaos_run import QUICK, RELEASE, Run, unproven
 from tests.support.stack import temporary_home
 
@@ -54,3 +55,12 @@ async def test_a_thousand_faults_over_a_million_events(capsys: pytest.CaptureFix
         assert missing == []
         assert run.progress.finished == RELEASE.rounds, f"cut after {run.progress.finished} rounds: run it again"
     shutil.rmtree(home)
+
+
+@pytest.mark.skipif(TIER != "release", reason="a store is away for long: --tier release")
+async def test_a_store_is_away_for_minutes_and_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled(), temporary_home() as home:
+        run = Outages(float(os.environ.get("HUNE_CHAOS_OUTAGE_S") or 600), a_seed(), home)
+        progress = await run.all()
+        print(f"  {dict(progress.happened)} {dict(progress.proof)}")
+        assert progress.finished == progress.looks[-1] == len(progress.happened)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from shared import topics
 from tests.support.chaos_stack import ChaosStack, Member, until
@@ -80,6 +81,15 @@ def plan(count: int, chance: random.Random) -> list[Fault]:
     while len(faults) < count:
         faults.append(chance.choice(others))
     return faults
+
+
+class Weather(Protocol):
+    """What befalls a round; `share` tells how much of it is over."""
+
+    @property
+    def share(self) -> float: ...
+
+    async def run(self) -> Done: ...
 
 
 class Storm:

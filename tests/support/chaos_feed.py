@@ -22,11 +22,18 @@ CALLERS = 3
 class Feed:
     """Sends in order, no faster than `allowed()` (a share of all) lets it."""
 
-    def __init__(self, bootstrap_servers: str, gateway_url: str, key: str, partitions: int) -> None:
+    def __init__(
+        self, bootstrap_servers: str, gateway_url: str, key: str, partitions: int, patience: float = 180.0
+    ) -> None:
+        self._patience = patience
         self._servers, self._gateway, self._key, self._partitions = bootstrap_servers, gateway_url, key, partitions
         self._producer: Any = None
         self.accepted = 0
         self.again: Counter[str] = Counter()
+
+    def twin(self) -> Feed:
+        """Another that sends the same way."""
+        return Feed(self._servers, self._gateway, self._key, self._partitions, self._patience)
 
     async def run(self, sendings: Sequence[Sending], allowed: Callable[[], float] = lambda: 1.0) -> None:
         calls: asyncio.Queue[list[Sending] | None] = asyncio.Queue(CALLERS * 2)
@@ -104,7 +111,7 @@ class Feed:
                 await self._call(client, "/v1/batch", body, sendings)
 
     async def _call(self, client: httpx.AsyncClient, path: str, body: bytes, sendings: Iterable[Sending]) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + self._patience
         while True:
             try:
                 answer = await client.post(path, content=body, headers={"content-type": "application/json"})
@@ -115,7 +122,7 @@ class Feed:
                 self.again[str(answer.status_code)] += 1
             except httpx.TransportError as error:
                 self.again[type(error).__name__] += 1
-            assert time.monotonic() < deadline, f"the gateway has not taken {path} in three minutes: {self.again}"
+            assert time.monotonic() < deadline, f"no {path} taken in {self._patience:.0f} s: {self.again}"
             await asyncio.sleep(0.3)
 
 

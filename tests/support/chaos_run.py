@@ -20,7 +20,7 @@ from shared import db, topics
 from tests.support import chaos_checks as checks
 from tests.support import chaos_stack, oracle
 from tests.support.chaos_checks import Routed
-from tests.support.chaos_faults import WORKERS, Storm, plan
+from tests.support.chaos_faults import WORKERS, Storm, Weather, plan
 from tests.support.chaos_feed import Feed, ids_of
 from tests.support.chaos_mix import WISHES, WORDINGS, Mix, Sending, name_of, now
 from tests.support.chaos_stack import ChaosStack
@@ -156,7 +156,7 @@ class Run:
             self.progress.bases.append(now().isoformat())
             self.progress.save(self.path)
         mix = self.mix(number)
-        feed = Feed(self.stack.bootstrap_servers, self.stack.gateway_url, key, self.tier.partitions)
+        feed = self._feed(key)
         prelude = mix.prelude()
         if number == 0:
             await feed.run(prelude)
@@ -164,10 +164,9 @@ class Run:
             await self._settle()
         sendings = mix.sendings(self.tier.events)
         before = await self._evidence()
-        chance = random.Random(f"{self.progress.seed}/{number}/faults")
-        storm = Storm(self.stack, plan(self.tier.faults, chance), chance)
+        storm = self._storm(number)
         self.say(f"round {number + 1}: {len(sendings):,} records, {self.tier.faults} faults")
-        feeding = asyncio.create_task(feed.run(sendings, lambda: storm.share))
+        feeding = asyncio.create_task(self._send(feed, sendings, storm))
         try:
             done = await storm.run()
             self.say("the faults are over")
@@ -180,6 +179,16 @@ class Run:
         proof = await self._evidence() - before
         proof["sendings repeated by clients"] = sum(feed.again.values())
         self._note(number, done.happened, done.missed, proof, time.monotonic() - started)
+
+    def _feed(self, key: str) -> Feed:
+        return Feed(self.stack.bootstrap_servers, self.stack.gateway_url, key, self.tier.partitions)
+
+    def _storm(self, number: int) -> Weather:
+        chance = random.Random(f"{self.progress.seed}/{number}/faults")
+        return Storm(self.stack, plan(self.tier.faults, chance), chance)
+
+    async def _send(self, feed: Feed, sendings: Sequence[Sending], storm: Weather) -> None:
+        await feed.run(sendings, lambda: storm.share)
 
     async def _evidence(self) -> Counter[str]:
         """What tells, so far, that faults happened."""
@@ -276,7 +285,7 @@ class Run:
         for id, account in asked.items():
             body = {"id": id, "demand": "qbr.review", "account_id": account, "parameters": {"as_of": at.isoformat()}}
             sendings.append(Sending("kafka", RAW[1], account.encode(), json.dumps(body).encode(), (), id))
-        await Feed(self.stack.bootstrap_servers, self.stack.gateway_url, key, self.tier.partitions).run(sendings)
+        await self._feed(key).run(sendings)
         await self._settle()
         return asked
 

@@ -91,6 +91,8 @@ class ChaosStack:
         self.store_restarts: Counter[str] = Counter()
         self.gateway_port = 0
         self._env = env
+        self.options: dict[str, str] = {}
+        """Settings of the members beyond the addresses."""
         self._counts = members
         self._away: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -172,6 +174,7 @@ class ChaosStack:
             "HUNE_PARTITIONS": str(self.partitions),
             "HUNE_GATEWAY_PORT": str(self.gateway_port),
             "HUNE_PROBES_PORT": str(member.port),
+            **self.options,
         }
         if failpoint:
             env["HUNE_FAILPOINT"] = failpoint
