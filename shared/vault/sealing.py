@@ -64,7 +64,7 @@ class Contact(NamedTuple):
     value: str
 
 
-class Sealed(NamedTuple):
+class Sealed(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes
     contacts: list[Contact]
@@ -81,7 +81,8 @@ class Sealer:
         self._addresses: dict[str, tuple[str, str] | None] = {}
         self._users: dict[bytes, tuple[bytes, bytes, bytes, Contact] | None] = {}
         self._tokens: dict[tuple[str, str, str], str] = {}
-        self._shapes: dict[tuple[str, ...], bool] = {}
+        self.shapes: dict[tuple[str, ...], bool] = {}
+        """What `is_plain` said of names so far."""
 
     def seal_record(
         self, type: str, key: bytes | None, value: bytes, fields: tuple[str, ...] | None = None
@@ -115,13 +116,13 @@ class Sealer:
     def is_plain(self, fields: tuple[str, ...]) -> bool:
         """Whether none of the names is a personal value's."""
         try:
-            return self._shapes[fields]
+            return self.shapes[fields]
         except KeyError:
             pass
-        if len(self._shapes) > REMEMBERED:
-            self._shapes.clear()
+        if len(self.shapes) > REMEMBERED:
+            self.shapes.clear()
         found = all(self._kind(name) is None and name.lower() != "$name" for name in fields)
-        self._shapes[fields] = found
+        self.shapes[fields] = found
         return found
 
     def seal_structured(self, type: str, key: bytes | None, value: bytes) -> Sealed | None:
@@ -130,7 +131,9 @@ class Sealer:
         if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
             return None
         sealed = self.seal_record(type, key, _encode(event["data"]))
-        return sealed and sealed._replace(value=_encode({**event, "data": _decode(sealed.value)}))
+        if sealed is None:
+            return None
+        return Sealed(sealed.key, _encode({**event, "data": _decode(sealed.value)}), sealed.contacts)
 
     def may_hold(self, value: bytes) -> bool:
         """False when the JSON surely holds nothing personal; a few searches, no decoding."""
