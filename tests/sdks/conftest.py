@@ -58,8 +58,8 @@ def _python() -> list[str] | str:
 
     def make() -> None:
         venv.create(folder, with_pip=True, clear=True)
-        _run([str(interpreter), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes",
-              "-r", str(lock)])  # fmt: skip
+        _run([str(interpreter), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries=2",
+              "--require-hashes", "-r", str(lock)])  # fmt: skip
 
     why = _made(folder, lock, make)
     return why or [str(interpreter), str(HERE / "senders.py")]
@@ -77,19 +77,8 @@ def _node() -> list[str] | str:
         MADE.mkdir(exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, MADE / name)
-        _run(
-            [
-                npm,
-                "install",
-                "--no-save",
-                "--omit=optional",
-                "--ignore-scripts",
-                "--no-audit",
-                "--no-fund",
-                "--prefix",
-                str(MADE),
-            ]
-        )
+        _run([npm, "install", "--no-save", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund",
+              "--fetch-retries=1", "--prefix", str(MADE)])  # fmt: skip
 
     why = _made(MADE / "node_modules", HERE / "package-lock.json", make)
     return why or [node, str(HERE / "senders.cjs")]
