@@ -45,7 +45,21 @@ MORE_DOORS = {
     **dict.fromkeys(
         (
             f"services/gateway/{room}.py"
-            for room in ("body", "contacts", "ingest", "keys", "metrics", "requests", "spool")
+            for room in (
+                "answers",
+                "body",
+                "contacts",
+                "event_calls",
+                "gateway",
+                "ingest",
+                "keys",
+                "metrics",
+                "request_calls",
+                "requests",
+                "serving",
+                "spool",
+                "webhook_calls",
+            )  # fmt: skip
         ),
         "the HTTP door itself",
     ),
