@@ -59,7 +59,7 @@ MORE_DOORS = {
                 "serving",
                 "spool",
                 "webhook_calls",
-            )  # fmt: skip
+            )
         ),
         "the HTTP door itself",
     ),
