@@ -41,7 +41,10 @@ MORE_DOORS = {
     "services/ops/relatives.py": "emits",
     "services/ops/review.py": "emits",
     "services/router/gone.py": "drops and tells",
+    "services/router/plan.py": "saves and sends what a batch comes to",
     "services/router/reader.py": "knows Kafka's records",
+    "services/router/requests.py": "answers and saves",
+    "services/router/sending.py": "sends",
     **dict.fromkeys(
         (
             f"services/gateway/{room}.py"

@@ -11,8 +11,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from services.router.handlers import _headers, _place
 from services.router.reader import RawEvent, raw_reader
+from services.router.sending import headers_of, place_of
 from services.router.settings import Routing
 from shared import config
 from shared.runtime.wire import Own, Record, short_name
@@ -49,8 +49,8 @@ def main(given: dict[str, Any]) -> None:
             assert isinstance(item, Own)
             event: RawEvent = item.signal  # type: ignore[assignment]
             assert event.account_id is not None
-            key, to, subject = _place(event.account_id, partitions)
-            headers = [*_headers(event), subject]
+            key, to, subject = place_of(event.account_id, partitions)
+            headers = [*headers_of(event), subject]
             for topic in outputs.get(short_name(event.wire_type), ()):
                 producer.produce(topic, event.value, key, to, headers=headers)
                 written += 1
