@@ -94,8 +94,8 @@ _TEXTS: dict[str, dict[Language, str]] = {
     "guidance.of_segment": {"en": " of segment {segment}", "fr": " du segment {segment}"},
     "guidance.of_none": {"en": " without a segment", "fr": " sans segment"},
     "guidance.why": {
-        "en": "{using} of {n} other green accounts{group} that are entitled to {feature} use it; this one is entitled too, "
-        "and nobody here has used it in {days} days",
+        "en": "{using} of {n} other green accounts{group} that are entitled to {feature} use it; this one is entitled "
+        "too, and nobody here has used it in {days} days",
         "fr": "{using} des {n} autres comptes au vert{group} ayant droit à {feature} l'utilisent ; celui-ci y a droit "
         "aussi, et personne ne s'en est servi en {days} jours",
     },

@@ -63,8 +63,8 @@ def names(found: Turn) -> list[str]:
     [
         (
             "en",
-            "18 of 21 other green accounts of segment mid that are entitled to export use it; this one is entitled too, "
-            "and nobody here has used it in 90 days",
+            "18 of 21 other green accounts of segment mid that are entitled to export use it; this one is entitled "
+            "too, and nobody here has used it in 90 days",
             "Show them export: 18 of 21 other green accounts of segment mid use it, nobody here has in 90 days.",
         ),
         (
