@@ -13,7 +13,6 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from services.router.reader import RawEvent, raw_reader
 from services.router.sending import headers_of, place_of
-from services.router.sending import headers_of, place_of
 from services.router.settings import Routing
 from shared import config
 from shared.runtime.wire import Own, Record, short_name
