@@ -81,8 +81,7 @@ class Sealer:
         self._addresses: dict[str, tuple[str, str] | None] = {}
         self._users: dict[bytes, tuple[bytes, bytes, bytes, Contact] | None] = {}
         self._tokens: dict[tuple[str, str, str], str] = {}
-        self.shapes: dict[tuple[str, ...], bool] = {}
-        """What `is_plain` said of names so far."""
+        self._shapes: dict[tuple[str, ...], bool] = {}
 
     def seal_record(
         self, type: str, key: bytes | None, value: bytes, fields: tuple[str, ...] | None = None
@@ -116,13 +115,13 @@ class Sealer:
     def is_plain(self, fields: tuple[str, ...]) -> bool:
         """Whether none of the names is a personal value's."""
         try:
-            return self.shapes[fields]
+            return self._shapes[fields]
         except KeyError:
             pass
-        if len(self.shapes) > REMEMBERED:
-            self.shapes.clear()
+        if len(self._shapes) > REMEMBERED:
+            self._shapes.clear()
         found = all(self._kind(name) is None and name.lower() != "$name" for name in fields)
-        self.shapes[fields] = found
+        self._shapes[fields] = found
         return found
 
     def seal_structured(self, type: str, key: bytes | None, value: bytes) -> Sealed | None:
