@@ -167,6 +167,9 @@ def page(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: floa
         "compared runs in turns on the same broker and database; figures are medians (least to most) of the "
         "repetitions. A floor must hold, an aim is what we are after.",
         "",
+        "On pages of their own: [others that count each record once](peers.md), [several processes](scaling.md), "
+        "[chaos](chaos-release.md), [long outages](outages.md).",
+        "",
         *_HEAD,
     ]
     for outcome in outcomes:
