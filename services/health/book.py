@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
+
 from services.health import actions, book_store, episodes, incidents, standstill, store, telling, tracking
 from services.health.actions import Acted, Declined
+from services.health.book_store import Masks
 from services.health.domain import Decision, Memory, Policy
-from services.health.rules import SourceSilent, TrackingBreak
 from services.health.store import Account
 from services.health.telling import Cause
 from services.health.tracking import KEPT_DAYS, Break
@@ -27,7 +29,8 @@ INTERNAL = topics.INTERNAL["health"]
 GRACE = timedelta(minutes=10)
 """So long after an hour what happened in it is counted."""
 CHUNK_DAYS = 24
-HOUR = timedelta(hours=1)
+HOUR_US = 3_600_000_000
+MOST_ORIGINS = 1 << 20
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
@@ -36,36 +39,46 @@ class Book:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.is_on = any(
-            rule.enabled for rule in policy.rules.rules.values() if isinstance(rule, TrackingBreak | SourceSilent)
-        )
+        self.is_on = policy.rules.judges_data
         """Off, nothing is counted, judged or read otherwise."""
-        self.heard: dict[book_store.Heard, int] = {}
+        self.heard: dict[book_store.Heard, Masks] = {}
         self.told: dict[int, datetime] = {}
 
-    async def learn(self, signals: Iterable[Signal], unit: UnitOfWork) -> None:
-        """Remember in which hours sources sent live."""
+    async def learn(self, batch: Iterable[Signal], others: Sequence[Signal], events: Events, unit: UnitOfWork) -> None:
+        """Remember in which hours sources sent: `others` anything, `events` the use of the batch in its order."""
         if not self.is_on:
             return
-        seen = {
-            (one.partition, one.source, one.type == "usage.tracked", one.occurred_at.date(), one.occurred_at.hour)
-            for one in signals
-            if not one.replay and one.type != "request.made"
-        }
-        new: dict[book_store.Heard, int] = {}
-        for partition, source, used, day, hour in seen:
-            key = (partition, source, used, day)
-            if not self.heard.get(key, 0) >> hour & 1 and not source.startswith("hune."):
-                new[key] = new.get(key, 0) | 1 << hour
+        found: dict[book_store.Heard, Masks] = {}
+        if events.size:
+            known: dict[tuple[int, str, bool], int] = {}
+            of = [
+                known.setdefault((one.partition, one.source, one.replay), len(known))
+                for one in batch
+                if one.type == "usage.tracked"
+            ]
+            origins = list(known)
+            for both in np.unique(events["at"] // HOUR_US * MOST_ORIGINS + np.array(of, np.int64)).tolist():
+                hour, place = divmod(both, MOST_ORIGINS)
+                partition, source, replay = origins[place]
+                _add(found, partition, source, True, hour, live=not replay)
+        for one in others:
+            if one.type != "request.made":
+                _add(found, one.partition, one.source, False, tracking.hour_of(one.occurred_at), live=not one.replay)
+        new = {}
+        for key, (mask, live) in found.items():
+            before, lived = self.heard.get(key, (0, 0))
+            if (before | mask, lived | live) != (before, lived) and not key[1].startswith("hune."):
+                new[key] = mask, live
         if new:
             await book_store.save_heard(unit.db, new)
             unit.on_commit.append(lambda: self._remember(new))
 
-    def _remember(self, new: Mapping[book_store.Heard, int]) -> None:
+    def _remember(self, new: Mapping[book_store.Heard, Masks]) -> None:
         if len(self.heard) > 100_000:
             self.heard.clear()
-        for key, mask in new.items():
-            self.heard[key] = self.heard.get(key, 0) | mask
+        for key, (mask, live) in new.items():
+            before, lived = self.heard.get(key, (0, 0))
+            self.heard[key] = before | mask, lived | live
 
     async def count_again(self, events: Events, partitions: Sequence[int], account: Sequence[int],
                           unit: UnitOfWork) -> None:  # fmt: skip
@@ -73,14 +86,14 @@ class Book:
         clocks = [clock for partition in set(partitions) if (clock := unit.clock(partition)) is not None]
         if not clocks or not self.is_on:
             return
-        today = min(clocks).astimezone(UTC).date().toordinal() - _EPOCH_DAY
-        if int(events["at"].min()) >= today * DAY_US:
+        today = max(clocks).astimezone(UTC).date().toordinal() - _EPOCH_DAY
+        past = events["at"] < today * DAY_US
+        if not past.any():
             return
-        days = (events["at"] // DAY_US).tolist()
+        days = (events["at"][past] // DAY_US).tolist()
         late = {
             (partitions[index], date.fromordinal(_EPOCH_DAY + day))
-            for index, day in zip(account, days, strict=True)
-            if day <= today
+            for index, day in zip(np.array(account)[past].tolist(), days, strict=True)
         }
         await book_store.uncount(unit.db, late)
 
@@ -93,7 +106,11 @@ class Book:
                 unit.db,
                 parts[0].partition,
                 [(part, day.day, day.active, day.features) for part, data in said for day in data.days],
-                [(part, one.source, one.used, one.day, one.hours) for part, data in said for one in data.hours],
+                [
+                    (part, one.source, one.used, one.day, (one.hours, one.live))
+                    for part, data in said
+                    for one in data.hours
+                ],
                 {part: data.until for part, data in said if data.until is not None},
             )
         for one in signals:
@@ -135,14 +152,14 @@ class Book:
                 active, features = counts.get(day, (0, {}))
                 named = {names[one]: n for one, n in sorted(features.items()) if one in names}
                 days.append(results.DayOfPart(day=day, active=active, features=named))
-            await book_store.save_counted(unit.db, partition, chunk)
+            await book_store.save_counted(unit.db, partition, [(day.day, day.active, day.features) for day in days])
         hours = await book_store.take_hours(unit.db, partition, oldest)
         event = results.PartCounted(
             part=partition,
             until=slot if done else None,
             days=tuple(days),
-            hours=tuple(results.HoursOfSource(source=source, used=used, day=day, hours=mask)
-                        for source, used, day, mask in sorted(hours)),
+            hours=tuple(results.HoursOfSource(source=source, used=used, day=day, hours=mask, live=live)
+                        for source, used, day, mask, live in sorted(hours)),
         )  # fmt: skip
         unit.emit(
             INTERNAL, event, account_id=EVERYBODY, cause=f"{partition}:{unit.seq}", kind=COUNTED, occurred_at=clock,
@@ -159,7 +176,7 @@ class Book:
         oldest = until.date() - timedelta(days=KEPT_DAYS)
         counts = await book_store.load_days(unit.db, place, oldest)
         hours = await book_store.load_hours(unit.db, place, oldest)
-        found = incidents.found(counts, hours, until, self.policy.rules, self.policy.model.language, memory.breaks)
+        found = incidents.found(counts, hours, until, self.policy.rules, self.policy.model.language)
         where = episodes.Where(EVERYBODY, clock, until.date(), self.policy.model.language)
         cause = Cause(f"book:{until.isoformat()}", clock, (), clock, baseline=not live or not was_live)
         turn = episodes.turn(where, found.holding, memory.open, memory.hush, self.policy.rules,
@@ -222,6 +239,15 @@ class Book:
 
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _add(
+    found: dict[book_store.Heard, Masks], partition: int, source: str, used: bool, hour: int, *, live: bool
+) -> None:
+    day, bit = divmod(hour, 24)
+    key = partition, source, used, date.fromordinal(_EPOCH_DAY + day)
+    mask, lived = found.get(key, (0, 0))
+    found[key] = mask | 1 << bit, lived | live << bit
 
 
 def _slot(clock: datetime) -> datetime:

@@ -15,12 +15,15 @@ from shared.db import Connection
 
 Heard = tuple[int, str, bool, date]
 """Partition, source, whether it is use, UTC day."""
+Masks = tuple[int, int]
+"""Bits of hours, and of those in which something came live."""
 
 SAVE_HEARD = """
-    insert into health.heard (partition, source, used, day, hours)
-    select * from unnest($1::int[], $2::text[], $3::bool[], $4::date[], $5::int[])
-    on conflict (partition, source, used, day) do update set hours = heard.hours | excluded.hours
-     where heard.hours | excluded.hours <> heard.hours
+    insert into health.heard (partition, source, used, day, hours, live)
+    select * from unnest($1::int[], $2::text[], $3::bool[], $4::date[], $5::int[], $6::int[])
+    on conflict (partition, source, used, day) do update
+        set hours = heard.hours | excluded.hours, live = heard.live | excluded.live
+     where heard.hours | excluded.hours <> heard.hours or heard.live | excluded.live <> heard.live
 """
 UNCOUNT = """
     delete from health.counted c
@@ -29,22 +32,27 @@ UNCOUNT = """
 """
 TOLD = "select partition, until from health.counts_told where partition = any($1)"
 COUNTED = "select day from health.counted where partition = $1 and day >= $2"
+# Of merged accounts what was theirs counts there, so a merge changes no day that was.
 USE = """
     select u.body
       from health.accounts a
       cross join lateral (
           select string_agg(body, ''::bytea) as body from health.usage
-           where account_id = a.account_id and day >= $2 and day < $3
+           where account_id = a.account_id and day >= $2 and day < $3 and merged_from = ''
       ) u
      where a.partition = $1 and u.body is not null
 """
 WORDS = "select hash, word from health.words where kind = 'feature' and hash = any($1)"
 SAVE_COUNTED = """
-    insert into health.counted (partition, day) select $1, unnest($2::date[]) on conflict do nothing
+    insert into health.counted (partition, day, active, features)
+    select $1, day, active, features::jsonb
+      from unnest($2::date[], $3::int[], $4::text[]) as new (day, active, features)
+    on conflict (partition, day) do update set active = excluded.active, features = excluded.features
 """
 NEW_HOURS = """
-    update health.heard set told = hours where partition = $1 and day >= $2 and told <> hours
-    returning source, used, day, hours
+    update health.heard set told = hours, told_live = live
+     where partition = $1 and day >= $2 and (told <> hours or told_live <> live)
+    returning source, used, day, hours, live
 """
 SAVE_TOLD = """
     insert into health.counts_told (partition, until) values ($1, $2)
@@ -57,10 +65,12 @@ SAVE_DAYS = """
     on conflict (origin, day) do update set active = excluded.active, features = excluded.features
 """
 SAVE_HOURS = """
-    insert into health.part_hours (origin, source, used, day, partition, hours)
-    select origin, source, used, day, $6, hours
-      from unnest($1::int[], $2::text[], $3::bool[], $4::date[], $5::int[]) as new (origin, source, used, day, hours)
-    on conflict (origin, source, used, day) do update set hours = part_hours.hours | excluded.hours
+    insert into health.part_hours (origin, source, used, day, partition, hours, live)
+    select origin, source, used, day, $7, hours, live
+      from unnest($1::int[], $2::text[], $3::bool[], $4::date[], $5::int[], $6::int[])
+        as new (origin, source, used, day, hours, live)
+    on conflict (origin, source, used, day) do update
+        set hours = part_hours.hours | excluded.hours, live = part_hours.live | excluded.live
 """
 SAVE_PART = """
     insert into health.parts (origin, partition, until) values ($1, $2, $3)
@@ -74,7 +84,7 @@ STANDING = """
 """
 DAYS = "select day, active, features::text from health.part_days where partition = $1 and day >= $2"
 HOURS = """
-    select source, used, day, bit_or(hours) from health.part_hours
+    select source, used, day, bit_or(hours), bit_or(live) from health.part_hours
      where partition = $1 and day >= $2
      group by source, used, day
 """
@@ -108,9 +118,10 @@ def _text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-async def save_heard(db: Connection, hours: Mapping[Heard, int]) -> None:
+async def save_heard(db: Connection, hours: Mapping[Heard, Masks]) -> None:
     rows = sorted(hours.items())
-    await db.execute(SAVE_HEARD, *[[key[column] for key, _ in rows] for column in range(4)], [mask for _, mask in rows])
+    keys = [[key[column] for key, _ in rows] for column in range(4)]
+    await db.execute(SAVE_HEARD, *keys, [mask for _, (mask, _) in rows], [live for _, (_, live) in rows])
 
 
 async def uncount(db: Connection, late: Collection[tuple[int, date]]) -> None:
@@ -138,11 +149,13 @@ async def load_words(db: Connection, hashes: Collection[int]) -> dict[int, str]:
     return {unsigned(row[0]): row[1] for row in await db.fetch(WORDS, [signed(one) for one in sorted(hashes)])}
 
 
-async def save_counted(db: Connection, partition: int, days: Collection[date]) -> None:
-    await db.execute(SAVE_COUNTED, partition, sorted(days))
+async def save_counted(db: Connection, partition: int, days: Sequence[tuple[date, int, Mapping[str, int]]]) -> None:
+    """What was counted of days, true until more of their use comes."""
+    await db.execute(SAVE_COUNTED, partition, [day for day, _, _ in days], [active for _, active, _ in days],
+                     [_text(features) for _, _, features in days])  # fmt: skip
 
 
-async def take_hours(db: Connection, partition: int, since: date) -> list[tuple[str, bool, date, int]]:
+async def take_hours(db: Connection, partition: int, since: date) -> list[tuple[str, bool, date, int, int]]:
     """Hours that were not told yet: told from now on."""
     return [tuple(row) for row in await db.fetch(NEW_HOURS, partition, since)]
 
@@ -156,7 +169,7 @@ async def save_parts(
     db: Connection,
     partition: int,
     days: Sequence[tuple[int, date, int, Mapping[str, int]]],
-    hours: Sequence[tuple[int, str, bool, date, int]],
+    hours: Sequence[tuple[int, str, bool, date, Masks]],
     until: Mapping[int, datetime],
 ) -> None:
     """What partitions (origin first) counted, the newest last."""
@@ -170,12 +183,14 @@ async def save_parts(
             [_text(features) for _, features in newest.values()],
             partition,
         )
-    masks: dict[tuple[int, str, bool, date], int] = {}
-    for origin, source, used, day, mask in hours:
-        masks[origin, source, used, day] = masks.get((origin, source, used, day), 0) | mask
+    masks: dict[tuple[int, str, bool, date], Masks] = {}
+    for origin, source, used, day, (mask, live) in hours:
+        known, lived = masks.get((origin, source, used, day), (0, 0))
+        masks[origin, source, used, day] = known | mask, lived | live
     if masks:
         columns: list[list[object]] = [[key[column] for key in masks] for column in range(4)]
-        await db.execute(SAVE_HOURS, *columns, list(masks.values()), partition)
+        columns += [[mask for mask, _ in masks.values()], [live for _, live in masks.values()]]
+        await db.execute(SAVE_HOURS, *columns, partition)
     for origin, at in sorted(until.items()):
         await db.execute(SAVE_PART, origin, partition, at)
 
@@ -195,10 +210,12 @@ async def load_days(db: Connection, partition: int, since: date) -> dict[date, D
     return found
 
 
-async def load_hours(db: Connection, partition: int, since: date) -> dict[tuple[str, bool], list[tuple[date, int]]]:
-    found: dict[tuple[str, bool], list[tuple[date, int]]] = {}
-    for source, used, day, mask in await db.fetch(HOURS, partition, since):
-        found.setdefault((source, used), []).append((day, mask))
+async def load_hours(
+    db: Connection, partition: int, since: date
+) -> dict[tuple[str, bool], list[tuple[date, int, int]]]:
+    found: dict[tuple[str, bool], list[tuple[date, int, int]]] = {}
+    for source, used, day, mask, live in await db.fetch(HOURS, partition, since):
+        found.setdefault((source, used), []).append((day, mask, live))
     return found
 
 

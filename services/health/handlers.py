@@ -187,8 +187,9 @@ class Handlers:
         to_forget = [signal for signal in batch if signal.type == privacy.REQUESTED]
         if to_forget:
             batch = Batch([signal for signal in batch if signal.type != privacy.REQUESTED])
-        await self.book.learn(batch, unit)
         use, others = self._columns(batch, unit)
+        events = use.events()
+        await self.book.learn(batch, others, events, unit)
         others = await self._of_book(others, unit)
         others = await _keep_tiers(await _keep_rates(others, unit), unit)
         heard = [signal for signal in others if signal.type == CHILD_SCORED]
@@ -202,7 +203,6 @@ class Handlers:
         learnt = {id(signal): _learn(signal) for signal in others if signal.type != "request.made"}
         rows = await store.load_accounts(unit.db, {*use.accounts, *(signal.account_id for signal in others)})
         done = self._asked(others, learnt, rows, unit)
-        events = use.events()
         news = self._news(others, rows)
         walked = self._used_news(use, events, rows, unit) | _other_news(news, learnt, rows, unit)
         walks = await self._load(walked, rows, batch, learnt, unit) if walked else {}

@@ -75,7 +75,7 @@ async def _load(dbs: Sequence[Connection], as_of: datetime, account_id: str | No
         for account, body in await db.fetch(USAGE, as_of.astimezone(UTC).date(), account_id, as_of):
             used[account] = (*used.get(account, ()), from_bytes(body))
     heard_of = {account for account, known in things.items() if any(kind != "voice" for kind, _ in known)}
-    breaks = await book_reading.load_breaks(dbs)
+    breaks = await book_reading.breaks_at(dbs, as_of, load_policy().rules)
     return peers.with_each_other([
         Facts(account, things.get(account, {}), used.get(account, ()), breaks=breaks)
         for account in sorted({*heard_of, *used})

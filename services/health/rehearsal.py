@@ -80,7 +80,7 @@ def rehearse_data(
 ) -> tuple[list[Told], tuple[Break, ...]]:
     """Incidents of the whole book from `start` to `end`, and the days that broke; by whole days."""
     judged = (end.date() - min(days, default=end.date())).days + 1
-    breaks = incidents.found(days, hours, end, policy.rules, policy.model.language, (), judged).breaks
+    breaks = incidents.found(days, hours, end, policy.rules, policy.model.language, judged).breaks
     rules = {
         what: (name, rule)
         for what, kind in (("feature", TrackingBreak), ("source", SourceSilent))

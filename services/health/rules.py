@@ -210,8 +210,8 @@ class SponsorLeft(Rule):
 class TrackingBreak(Rule):
     """A feature's use falls across all accounts at once: what used it on a day is at most `enter` of what is usual.
 
-    Usual is how many used it on the same day of the last four weeks, less where the other features say that the day is
-    a quiet one; it must come to at least `accounts`. By chance such a day happens with at most `chance` (Poisson).
+    Usual is the second lowest of the same days of the last four weeks, less where the other features say that the day
+    is a quiet one; it must come to at least `accounts`. By chance up to three such days happen with at most `chance`.
     Over from `leave` on, or given up as a feature that is no more after `at_most_days`.
     """
 
@@ -219,7 +219,7 @@ class TrackingBreak(Rule):
     accounts: Annotated[float, Field(ge=3)] = 10
     enter: Annotated[float, Field(ge=0, lt=1)] = 0.25
     leave: Annotated[float, Field(gt=0, le=1)] = 0.5
-    chance: Annotated[float, Field(gt=0, lt=1)] = 0.0001
+    chance: Annotated[float, Field(gt=0, lt=1)] = 0.000001
     at_most_days: Annotated[int, Field(ge=1, le=28)] = 21
 
     @model_validator(mode="after")
@@ -230,16 +230,20 @@ class TrackingBreak(Rule):
 
 
 class SourceSilent(Rule):
-    """A source has missed `share` of what it sends in a week, by its own rhythm, and at least `missed` hours of it.
+    """A source has missed `share` of what it sends in a week, or `most` hours of it, and at least `missed` hours.
 
-    The rhythm: in how many of the last four weeks it sent in the same hour of the week. Never before `hours` of
-    silence.
+    By its own rhythm: in how many of the last four weeks it sent in the same hour of the week. One that is not punctual
+    must be as silent by chance with at most `chance`. Never before `hours` of silence, and given up as a source that is
+    no more after `at_most_days`.
     """
 
     when: Literal["source_silent"]
     share: Annotated[float, Field(gt=0, le=4)] = 0.25
     missed: Annotated[float, Field(ge=1)] = 2
     hours: Annotated[int, Field(ge=2)] = 12
+    most: Annotated[float, Field(ge=1)] = 36
+    chance: Annotated[float, Field(gt=0, lt=1)] = 0.000001
+    at_most_days: Annotated[int, Field(ge=2, le=28)] = 21
 
 
 AnyRule = Annotated[
@@ -295,6 +299,11 @@ class Rules(Settings):
     def looks_ahead(self) -> bool:
         """Whether a day to come opens an episode by itself."""
         return any(isinstance(rule, NoticeNear) and rule.enabled for rule in self.rules.values())
+
+    @cached_property
+    def judges_data(self) -> bool:
+        """Whether the data of the whole book is judged; if not, nothing is counted for it."""
+        return any(rule.enabled for rule in self.rules.values() if isinstance(rule, TrackingBreak | SourceSilent))
 
     @property
     def memory_days(self) -> int:

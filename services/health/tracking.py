@@ -1,12 +1,14 @@
 """Where data broke on the way: features that fall across all accounts at once, and sources that fall silent.
 
-Both are functions of counts over the whole book: accounts per feature and UTC day, and hours in which a source sent.
-So order, batches and repeats never matter, and what comes late undoes a break that never was.
+Both are functions of counts over the whole book up to a moment: accounts per feature and UTC day, and hours in which a
+source sent, by the events' own times. So order, batches, repeats and the day of judgement never matter, and what comes
+late undoes a break that never was.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -19,13 +21,19 @@ from services.health.usage import DAY_US, Events
 
 WEEKS = 4
 """So many of the same days of the week make what is usual."""
-LEAST_WEEKS = 2
+LEAST_WEEKS = 3
 REACH_WEEKS = 6
 """So far back they are looked for: days of a break do not count."""
-JUDGED_DAYS = 30
-"""Days so far back are judged anew each time; what was decided of older ones stays."""
+CONFIRM_DAYS = 3
+"""So many low days one after the other are looked at together."""
+MANY = 400
+"""From so many accounts on the normal distribution will do."""
+JUDGED_DAYS = 180
+"""Days so far back are judged, each time anew: what is older is in no window of a score."""
 KEPT_DAYS = JUDGED_DAYS + 7 * REACH_WEEKS
 HOURS_OF_WEEK = 168
+PUNCTUAL, PUNCTUAL_HOURS = 0.9, 8
+DAYS_CHANCE = 1e-5
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
@@ -60,81 +68,136 @@ class Day:
             self.features[name] = self.features.get(name, 0) + accounts
 
 
-def breaks(
-    days: Mapping[date, Day], last: date, rule: TrackingBreak, known: Iterable[Break] = (), judged: int = JUDGED_DAYS
-) -> list[Break]:
-    """The breaks of all features up to a day, those of before what is judged as they are known."""
-    first = last - timedelta(days=judged - 1)
-    older: dict[str, list[Break]] = {}
-    for one in known:
-        if one.what == "feature" and one.since < first:
-            older.setdefault(one.name, []).append(one)
-    names = sorted({name for day in days.values() for name in day.features} | older.keys())
-    return [one for name in names for one in _breaks_of(name, days, first, last, rule, older.get(name, ()))]
+NOTHING = Day()
 
 
-def _breaks_of(
-    name: str, days: Mapping[date, Day], first: date, last: date, rule: TrackingBreak, older: Sequence[Break]
-) -> Iterator[Break]:
-    broken = {
-        day for one in older for day in _span(one.since, min(one.until or first, first))
-    }  # fmt: skip
-    running = next((one.since for one in older if one.lasts(first)), None)
-    yield from (one for one in older if not one.lasts(first))
-    for day in _span(first, last + timedelta(days=1)):
-        level = usual(name, day, days, broken)
-        holds = running is not None
-        if level is not None and level[1] >= rule.accounts:
-            seen, expected = level
-            if running is None:
-                holds = seen <= rule.enter * expected and _at_most(seen, expected) <= rule.chance
-            else:
-                holds = seen < rule.leave * expected
-        if holds:
-            running = running or day
-            broken.add(day)
-        elif running is not None:
-            yield from _lived(name, running, day, rule)
-            running = None
-    if running is not None and (last - running).days < rule.at_most_days:
-        yield Break("feature", name, running)
+def breaks(days: Mapping[date, Day], last: date, rule: TrackingBreak, judged: int = JUDGED_DAYS) -> list[Break]:
+    """The breaks of all features in the days up to one: a function of the counts of these days and of REACH_WEEKS more.
 
-
-def _lived(name: str, since: date, until: date, rule: TrackingBreak) -> Iterator[Break]:
-    if (until - since).days <= rule.at_most_days:
-        yield Break("feature", name, since, until)
-
-
-def usual(name: str, day: date, days: Mapping[date, Day], broken: Collection[date] = ()) -> tuple[int, float] | None:
-    """Accounts that used a feature on a day, and how many are usual on such a day; None where too little is known.
-
-    Usual is the mean of the same days of the week, less where the other features say that this is a quiet day.
+    Nothing that was decided before goes in, so the same days give the same breaks whenever they are asked for.
     """
-    today = days.get(day)
+    span = _span(last, judged + 7 * REACH_WEEKS)
+    known = [days.get(day, NOTHING) for day in span]
+    most: dict[str, int] = {}
+    for day in known:
+        for name, accounts in day.features.items():
+            if accounts > most.get(name, 0):
+                most[name] = accounts
+    found = []
+    for name in sorted(name for name, accounts in most.items() if accounts >= rule.accounts):
+        for since, until in _falls(_series(name, known), 7 * REACH_WEEKS, rule):
+            found.append(Break("feature", name, span[since], None if until is None else span[until]))
+    return found
+
+
+def level_of(one: Break, days: Mapping[date, Day], last: date) -> Level:
+    """How a feature that is broken was used on the last day, against what is usual."""
+    span = _span(last, (last - one.since).days + 7 * REACH_WEEKS + 1)
+    series = _series(one.name, [days.get(day, NOTHING) for day in span])
+    level = usual(series, len(span) - 1, range(span.index(one.since), len(span)))
+    return level or Level(series.counts[-1], 0.0, 0)
+
+
+def _span(last: date, days: int) -> list[date]:
+    return [last - timedelta(days=ago) for ago in range(days - 1, -1, -1)]
+
+
+def _series(name: str, known: Sequence[Day]) -> Series:
+    return Series([day.features.get(name, 0) for day in known], [day.total for day in known],
+                  [day.active > 0 for day in known])  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A feature's accounts per day, those of all features together, and the days on which anything was used."""
+
+    counts: Sequence[int]
+    totals: Sequence[int]
+    active: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Accounts that used a feature on a day, how many are usual on such a day, and by how many weeks that is known."""
+
+    seen: int
+    expected: float
+    weeks: int
+
+
+def _falls(series: Series, first: int, rule: TrackingBreak) -> Iterator[tuple[int, int | None]]:
+    """Places from which on, and up to which, a feature was broken; day by day, by the days before alone."""
+    broken: set[int] = set()
+    running: int | None = None
+    low: list[tuple[int, Level]] = []
+    for place in range(first, len(series.counts)):
+        if running is not None and place - running >= rule.at_most_days:
+            broken -= set(range(running, place))  # a feature that is no more: what there is now becomes what is usual
+            running, low = None, []
+        level = usual(series, place, broken)
+        if level is not None and level.expected >= rule.accounts:
+            if running is not None:
+                if level.seen >= rule.leave * level.expected:
+                    yield running, place
+                    running = None
+            elif level.seen <= rule.enter * level.expected:
+                low = [*low, (place, level)][-CONFIRM_DAYS:]
+                running = _since(low, rule)
+                if running is not None:
+                    broken.update(range(running, place))
+                    low = []
+            else:
+                low = []
+        if running is not None:
+            broken.add(place)
+    if running is not None:
+        yield running, None
+
+
+def _since(low: Sequence[tuple[int, Level]], rule: TrackingBreak) -> int | None:
+    """The first of the low days that together are no chance; the fewer accounts there are, the more days it takes."""
+    for days in range(1, len(low) + 1):
+        seen = sum(level.seen for _, level in low[-days:])
+        expected = math.fsum(level.expected for _, level in low[-days:])
+        weeks = min(level.weeks for _, level in low[-days:])
+        if at_most(seen, expected, weeks) <= rule.chance:
+            return low[-days][0]
+    return None
+
+
+def usual(series: Series, place: int, broken: Collection[int] = ()) -> Level | None:
+    """How a feature was used on a day, and how that is usual; None where too little is known.
+
+    Usual is the second lowest of the same days of four weeks (a single high one makes no habit), less where the other
+    features say that this is a quiet day.
+    """
     same = [
-        found
+        then
         for week in range(1, REACH_WEEKS + 1)
-        if (then := day - timedelta(days=7 * week)) not in broken and (found := days.get(then)) and found.active
+        if (then := place - 7 * week) >= 0 and then not in broken and series.active[then]
     ][:WEEKS]
-    if today is None or len(same) < LEAST_WEEKS:
+    if len(same) < LEAST_WEEKS or not series.active[place]:
         return None
-    seen, used = today.features.get(name, 0), sum(one.features.get(name, 0) for one in same)
-    others = sum(one.total for one in same) - used
+    counts = [series.counts[then] for then in same]
+    seen, others = series.counts[place], sum(series.totals[then] for then in same) - sum(counts)
     if not others:
         return None
-    return seen, used / len(same) * min(1.0, (today.total - seen) * len(same) / others)
+    quiet = min(1.0, (series.totals[place] - seen) * len(same) / others)
+    return Level(seen, sorted(counts)[1] * quiet, len(same))
 
 
-def _at_most(seen: int, expected: float) -> float:
-    """How likely so few are where so many are expected (Poisson)."""
-    logs = [k * math.log(expected) - expected - math.lgamma(k + 1) for k in range(seen + 1)]
+def at_most(seen: int, expected: float, weeks: int) -> float:
+    """How likely so few are where so many are expected from the mean of some weeks (negative binomial)."""
+    if expected > MANY:
+        deviation = math.sqrt(expected * (1 + 1 / weeks))
+        return math.erfc((expected - seen - 0.5) / deviation / math.sqrt(2)) / 2
+    size, share = expected * weeks, math.log(weeks / (weeks + 1))
+    logs = [
+        math.lgamma(k + size) - math.lgamma(size) - math.lgamma(k + 1) + size * share - k * math.log(weeks + 1)
+        for k in range(seen + 1)
+    ]
     top = max(logs)
     return min(1.0, math.exp(top) * math.fsum(math.exp(one - top) for one in logs))
-
-
-def _span(since: date, until: date) -> Iterator[date]:
-    for step in range((until - since).days):
-        yield since + timedelta(days=step)
 
 
 def count(parts: Iterable[Events]) -> dict[date, tuple[int, dict[int, int]]]:
@@ -171,32 +234,70 @@ class Silence:
 def silences(heard: Collection[int], now: int, rule: SourceSilent) -> list[Silence]:
     """The silences of a source by the hours in which it sent (since 1970), complete hours up to `now`."""
     hours = sorted(hour for hour in heard if hour <= now)
-    known = frozenset(hours)
     found = []
     for place, last in enumerate(hours):
         following = hours[place + 1] if place + 1 < len(hours) else None
         end = now if following is None else following
-        if end - last - 1 >= rule.hours and (one := _silence(known, hours[0], last, end, following, rule)) is not None:
+        if rule.hours < end - last <= 24 * rule.at_most_days and (
+            one := _silence(hours[: place + 1], end, following, rule)
+        ):
             found.append(one)
     return found
 
 
-def _silence(
-    heard: frozenset[int], first: int, last: int, end: int, until: int | None, rule: SourceSilent
-) -> Silence | None:
-    weeks = min(WEEKS, (last + 1 - first) // HOURS_OF_WEEK)
+def _silence(heard: Sequence[int], end: int, until: int | None, rule: SourceSilent) -> Silence | None:
+    """The silence after the last hour heard, if what came before says that it is one."""
+    last = heard[-1]
+    weeks = min(WEEKS, (last + 1 - heard[0]) // HOURS_OF_WEEK)
     if weeks < LEAST_WEEKS:
         return None  # nobody knows its rhythm yet
-    rhythm = [0.0] * HOURS_OF_WEEK
-    for hour in range(last + 1 - weeks * HOURS_OF_WEEK, last + 1):
-        if hour in heard:
-            rhythm[hour % HOURS_OF_WEEK] += 1 / weeks
-    a_week = math.fsum(rhythm)
+    base = heard[bisect(heard, last - weeks * HOURS_OF_WEEK) :]
+    counts = [0] * HOURS_OF_WEEK
+    for hour in base:
+        counts[hour % HOURS_OF_WEEK] += 1
+    a_week = len(base) / weeks
     gone, rest = divmod(end - last - 1, HOURS_OF_WEEK)
-    missed = gone * a_week + math.fsum(rhythm[(last + 1 + step) % HOURS_OF_WEEK] for step in range(rest))
-    if missed < max(rule.missed, rule.share * a_week):
+    missed = gone * a_week + sum(counts[(last + 1 + step) % HOURS_OF_WEEK] for step in range(rest)) / weeks
+    if missed < max(rule.missed, min(rule.share * a_week, rule.most)):
+        return None
+    if _is_punctual(counts, weeks):
+        return Silence(last, until, missed, a_week)
+    # Hours heard by day of the week and week; days end with the last hour that was heard.
+    days = [[0] * weeks for _ in range(7)]
+    for hour in base:
+        week, day = divmod((last - hour) // 24, 7)
+        days[6 - day][week] += 1
+    gone_days = (end - last - 1) // 24
+    if _by_chance(days, weeks, missed) > rule.chance and _days_by_chance(days, weeks, gone_days) > DAYS_CHANCE:
         return None
     return Silence(last, until, missed, a_week)
+
+
+def _is_punctual(counts: Sequence[int], weeks: int) -> bool:
+    """Whether it always sent in the same hours of the week."""
+    sent = sum(counts)
+    return sent >= PUNCTUAL_HOURS and sum(n for n in counts if n == weeks) >= PUNCTUAL * sent
+
+
+def _by_chance(days: Sequence[Sequence[int]], weeks: int, missed: float) -> float:
+    """How likely so many hours are missed by a source that sends at random, in bursts as it did before.
+
+    How much the same days of the week differ (variance / mean) says of how many hours a burst is made; twice what is
+    above the 1 of single hours, as a burst may last over midnight.
+    """
+    sent = sum(map(sum, days))
+    around = math.fsum(sum((n - sum(day) / weeks) ** 2 for n in day) for day in days)
+    burst = max(1.0, 2 * around / (weeks - 1) / (sent / weeks) - 1)
+    return math.exp(-sent / burst * math.log1p(missed / sent))
+
+
+def _days_by_chance(days: Sequence[Sequence[int]], weeks: int, gone: int) -> float:
+    """How likely a source misses so many days on which it always sent, but for one week (beta-binomial)."""
+    heard = [sum(n > 0 for n in day) for day in days]
+    regular = [place for place, n in enumerate(heard) if n >= weeks - 1]
+    missed = sum(day % 7 in regular for day in range(gone))
+    failed, of = sum(weeks - heard[place] for place in regular), weeks * len(regular)
+    return math.prod((failed + 0.5 + one) / (of + 1 + one) for one in range(missed))
 
 
 def hour_of(at: datetime) -> int:

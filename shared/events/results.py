@@ -97,12 +97,16 @@ class DayOfPart(Event):
 
 
 class HoursOfSource(Event):
-    """When a source sent on a UTC day, in one part of the book: a bit per hour; `used`: use of the product."""
+    """When a source sent on a UTC day, in one part of the book: a bit per hour; `used`: use of the product.
+
+    `live`: of these hours, those in which something came live, not of a run.
+    """
 
     source: str
     used: bool
     day: date
     hours: int
+    live: int = 0
 
 
 class PartCounted(Event, type="health.part_counted"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from services.health import app, reading
 from services.health.alert_reading import export_alerts
@@ -20,16 +21,10 @@ from shared.runtime.api import EVERYBODY, Batch, Signal, Worker
 from shared.runtime.unit import UnitOfWork
 from shared.runtime.wire import short_name
 from tests.support.bench_worker import PARTITIONS, a_database, a_signal
-from tests.support.judging import judging_config
 
 ACCOUNTS = [f"acct_{n}" for n in range(24)]
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 _ids, _offsets = count(), count(1_000_000)
-
-
-@pytest.fixture(autouse=True)
-def judging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HUNE_CONFIG_DIR", str(judging_config(tmp_path)))
 
 
 def at(day: float) -> datetime:
@@ -39,8 +34,9 @@ def at(day: float) -> datetime:
 class World:
     """The worker with its internal topic: what partitions tell each other comes back as signals."""
 
-    def __init__(self, worker: Worker, db: Connection) -> None:
-        self.worker, self.db = worker, db
+    def __init__(self, worker: Worker, db: Connection, url: str = "") -> None:
+        self.worker, self.db, self.url = worker, db, url
+        self.heard: list[Signal] = []
         self.now, self.live, self.clocked = START, True, True
         self.told: list[tuple[str, dict[str, Any]]] = []
         self._seq = 0
@@ -52,6 +48,7 @@ class World:
                           partitions=PARTITIONS)  # fmt: skip
 
     async def hear(self, *signals: Signal) -> None:
+        self.heard += [one for one in signals if one.topic != topics.INTERNAL["health"].name]
         async with self.db.transaction():
             unit = self._unit()
             await self.worker.handle(Batch(signals), unit)
@@ -96,10 +93,10 @@ class World:
 
 
 @pytest_asyncio.fixture
-async def world(postgres: str, judging: None) -> AsyncIterator[World]:
+async def world(postgres: str) -> AsyncIterator[World]:
     worker = app.build()
     connection = await a_database(postgres, worker)
-    yield World(worker, connection)
+    yield World(worker, connection, postgres)
     await connection.close()
 
 
@@ -190,3 +187,37 @@ async def test_what_a_run_finds_wakes_nobody(world: World, live_: bool) -> None:
     await live(world, 30, 32, without="export")
     told = [data for name, data in world.told if name == "alert.opened"]
     assert [(data["account_id"], data["baseline"]) for data in told] == [(EVERYBODY, True)]
+
+
+async def test_as_of_a_moment_is_the_same_later_and_from_the_log_alone(world: World) -> None:
+    days = (41.0, 42.5, 44.0, 50.25, 56.0, 60.0)
+    then = {}
+    for first, last, without in ((0, 41, None), (41, 53, "export"), (53, 60, None)):
+        for day in range(first, last):
+            await live(world, day, day + 1, without=without)
+            # Only what happened by then is known by now.
+            then |= {one: await scores(world, one) for one in days if day < one <= day + 1}
+    assert any("frozen" in (part["reason"] or "") for part in then[44.0]["acct_1"]["parts"])
+    assert any("without" in (part["reason"] or "") for part in then[60.0]["acct_1"]["parts"])
+    assert {one: await scores(world, one) for one in days} == then
+
+    log = [replace(one, replay=True) for one in world.heard]
+    Random(7).shuffle(log)
+    await world.db.close()
+    worker = app.build()
+    again = World(worker, await a_database(world.url, worker))
+    again.clocked = again.live = False
+    for place in range(0, len(log), 500):
+        await again.hear(*log[place : place + 500])
+    assert {one: await scores(again, one) for one in days} == then
+    again.clocked = True
+    await again.wait(60.02)
+    assert {one: await scores(again, one) for one in days} == then
+    await again.db.close()
+
+
+async def test_the_end_of_an_import_is_no_silence_of_a_source(world: World) -> None:
+    for day in range(30):
+        await world.hear(*(replace(used(account, day + 0.3, "export"), replay=True) for account in ACCOUNTS))
+    await world.wait(34)
+    assert world.alerts() == []

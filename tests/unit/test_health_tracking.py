@@ -12,23 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.health import incidents, rehearsal, tracking
-from services.health.domain import Policy
 from services.health.policy import load_policy
-from services.health.rules import Rules, SourceSilent, TrackingBreak
+from services.health.rules import SourceSilent, TrackingBreak
 from services.health.tracking import Break, Day, Silence
 from services.health.usage import EVENT, hash_of, micros
-from shared import config
-from tests.support.judging import judging_rules
 
 LAST = date(2026, 3, 31)
 BREAK, SILENT = TrackingBreak(when="tracking_break"), SourceSilent(when="source_silent")
-RULES = config.parse(judging_rules(), Rules).model
+RULES = load_policy().rules
 
 
 def days_of(accounts: int = 40, lost: Mapping[int, int] | None = None, feature: str = "export") -> dict[date, Day]:
     """Every account uses `report`, and all of them `feature`; `lost`: days ago → how many do."""
     found = {}
-    for ago in range(72):
+    for ago in range(tracking.KEPT_DAYS):
         day = LAST - timedelta(days=ago)
         active = accounts if day.weekday() < 5 else accounts // 10
         found[day] = Day(active, {"report": active, feature: min(active, (lost or {}).get(ago, active))})
@@ -53,7 +50,7 @@ def test_it_is_over_on_the_first_day_that_is_as_usual() -> None:
         (40, {}),
         (40, {0: 20}),  # half of them: below `leave`, above `enter`
         (8, {0: 0, 1: 0}),  # too few accounts to tell
-        (40, dict.fromkeys(range(60, 72), 0)),  # before anything was known
+        (40, dict.fromkeys(range(tracking.KEPT_DAYS - 12, tracking.KEPT_DAYS), 0)),  # before anything was known
     ],
 )
 def test_nothing_broke(accounts: int, lost: dict[int, int]) -> None:
@@ -74,12 +71,6 @@ def test_a_week_end_within_does_not_end_it_nor_does_its_own_silence_become_usual
 def test_what_never_comes_back_is_given_up_as_a_feature_that_is_no_more() -> None:
     for ago in (BREAK.at_most_days, 25, 29):
         assert tracking.breaks(days_of(lost=dict.fromkeys(range(ago + 1), 0)), LAST, BREAK) == []
-
-
-def test_breaks_of_long_ago_stay_as_they_were_decided() -> None:
-    old = Break("feature", "export", date(2025, 6, 2), date(2025, 6, 5))
-    assert tracking.breaks(days_of(), LAST, BREAK, [old]) == [old]
-    assert tracking.breaks(days_of(lost={0: 0}), LAST, BREAK, [old]) == [old, Break("feature", "export", LAST)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -168,8 +159,8 @@ def test_no_whole_day_is_cut_out_of_a_short_silence() -> None:
 # Incidents
 
 
-def masks(hours: set[int]) -> list[tuple[date, int]]:
-    return [(tracking.time_of(hour).date(), 1 << hour % 24) for hour in sorted(hours)]
+def masks(hours: set[int], live: bool = True) -> list[tuple[date, int, int]]:
+    return [(tracking.time_of(hour).date(), 1 << hour % 24, live << hour % 24) for hour in sorted(hours)]
 
 
 def test_a_feature_is_one_incident_and_what_is_told_of_it_says_what_is_usual() -> None:
@@ -205,7 +196,7 @@ def test_use_that_stops_is_an_incident_though_the_source_still_sends_the_rest() 
 
 
 def test_a_rehearsal_tells_of_data_too_once_for_the_book_and_quietly_of_what_had_begun_before() -> None:
-    policy = Policy(load_policy().model, RULES, "judging")
+    policy = load_policy()
     end = datetime(2026, 4, 1, tzinfo=UTC)
     days = days_of(lost={0: 0, 1: 0, 20: 0, 21: 0})
     told, breaks = rehearsal.rehearse_data(days, {}, policy, end - timedelta(days=30), end)
