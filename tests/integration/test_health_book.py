@@ -191,7 +191,7 @@ async def test_what_a_run_finds_wakes_nobody(world: World, live_: bool) -> None:
 
 async def test_as_of_a_moment_is_the_same_later_and_from_the_log_alone(world: World) -> None:
     days = (41.0, 42.5, 44.0, 50.25, 56.0, 60.0)
-    then = {}
+    then: dict[float, dict[str, Any]] = {}
     for first, last, without in ((0, 41, None), (41, 53, "export"), (53, 60, None)):
         for day in range(first, last):
             await live(world, day, day + 1, without=without)

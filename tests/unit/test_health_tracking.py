@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 
@@ -87,6 +87,58 @@ def test_any_break_of_whole_days_is_found_and_what_is_sent_late_undoes_it(ago: i
     assert tracking.breaks(dict(late), LAST, BREAK) == []
 
 
+# Two hundred days by chance
+
+OFFICE = (1.0, 1.0, 1.0, 1.0, 0.9, 0.15, 0.1)  # of Monday's use
+HOLIDAYS = (20, 21, 77, 150)  # days ago
+
+
+def by_chance(accounts: int, seed: int, shares: Mapping[str, float]) -> dict[date, Day]:
+    chance, found = np.random.default_rng(seed), {}
+    for ago in range(tracking.KEPT_DAYS):
+        day = LAST - timedelta(days=ago)
+        active = int(chance.binomial(accounts, 0.9 * OFFICE[day.weekday()] * (0.05 if ago in HOLIDAYS else 1)))
+        found[day] = Day(active, {name: int(chance.binomial(active, share)) for name, share in shares.items()})
+    return found
+
+
+@pytest.mark.parametrize("accounts", [15, 40, 200, 2000])
+def test_no_chance_and_no_holiday_is_a_break(accounts: int) -> None:
+    shares = {f"f{n}": 0.05 + n * 0.045 for n in range(20)}
+    for seed in range(3):
+        assert tracking.breaks(by_chance(accounts, seed, shares), LAST, BREAK) == []
+
+
+def test_a_campaign_is_no_habit_and_its_end_no_break() -> None:
+    days = by_chance(400, 1, {"export": 0.05, "report": 0.9})
+    for ago in (7, 8, 9, 35):
+        days[LAST - timedelta(days=ago)].features["export"] = 350
+    assert tracking.breaks({day: Day(one.active, one.features) for day, one in days.items()}, LAST, BREAK) == []
+
+
+@pytest.mark.parametrize(("accounts", "within"), [(40, 1), (200, 0)])
+def test_a_real_break_is_found_on_its_first_day_or_the_next(accounts: int, within: int) -> None:
+    monday = LAST - timedelta(days=LAST.weekday() + 7)
+    for seed in range(5):
+        days = by_chance(accounts, seed, dict.fromkeys(("export", "report", "share"), 0.9))
+        for day in (day for day in list(days) if day >= monday):
+            days[day] = Day(days[day].active, days[day].features | {"export": 0})
+        found = tracking.breaks(days, monday + timedelta(days=within), BREAK)
+        assert [(one.name, one.since, one.until) for one in found] == [("export", monday, None)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 40), st.integers(1, 20), st.integers(0, 60), st.integers(0, 1000))
+def test_a_day_is_judged_the_same_whatever_comes_after_it(ago: int, length: int, back: int, seed: int) -> None:
+    days = by_chance(60, seed, {"export": 0.8, "report": 0.8})
+    for one in range(max(0, ago - length), ago):
+        day = LAST - timedelta(days=one)
+        days[day] = Day(days[day].active, days[day].features | {"export": 0})
+    then = LAST - timedelta(days=back)
+    known = {day: one for day, one in days.items() if day <= then}
+    assert tracking.breaks(known, then, BREAK) == tracking.breaks(days, then, BREAK)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 100), st.sampled_from(["a", "b"])), min_size=1), st.randoms()
@@ -156,6 +208,46 @@ def test_no_whole_day_is_cut_out_of_a_short_silence() -> None:
     assert tracking.days_of(Silence(NOON - 20, NOON - 2, 3, 4)) is None
 
 
+HOURS = 200 * 24
+
+
+def at_random(a_week: float, seed: int, profile: Sequence[float] = (1.0,) * 168) -> set[int]:
+    """Hours of two hundred days in which a source sends that knows no rhythm but that of the week."""
+    rates = np.resize(np.array(profile) * a_week / sum(profile), HOURS)
+    return set((NOON - HOURS + np.flatnonzero(np.random.default_rng(seed).random(HOURS) < 1 - np.exp(-rates))).tolist())
+
+
+WORKING = [1.0 if day < 5 and 8 <= hour < 18 else 0.1 for day in range(7) for hour in range(24)]
+
+
+@pytest.mark.parametrize("a_week", [0.5, 1, 2, 3, 5, 7, 15, 30, 70, 200, 1000])
+def test_no_pause_of_a_source_that_sends_at_random_is_a_silence(a_week: float) -> None:
+    for seed in range(3):
+        assert tracking.silences(at_random(a_week, seed), NOON, SILENT) == []
+        assert tracking.silences(at_random(a_week, seed, WORKING), NOON, SILENT) == []
+
+
+def test_nor_of_one_that_sends_in_bursts() -> None:
+    for seed in range(5):
+        bursts = {hour + more for hour in at_random(2, seed) for more in range(6)}
+        assert tracking.silences(bursts, NOON, SILENT) == []
+
+
+@pytest.mark.parametrize(("a_week", "hours"), [(1000, 38), (200, 48), (70, 96)])
+def test_one_that_sends_much_is_missed_within_a_day_or_so_and_one_that_sends_less_later(
+    a_week: float, hours: int
+) -> None:
+    for seed in range(5):
+        heard = {hour for hour in at_random(a_week, seed) if hour <= NOON - hours}
+        assert silent(heard)
+        assert not silent(heard, min(NOON, max(heard) + 20))
+
+
+def test_a_source_that_never_comes_back_is_given_up() -> None:
+    assert silent(sent(24 * SILENT.at_most_days - 1))
+    assert not silent(sent(24 * SILENT.at_most_days + 1))
+
+
 # Incidents
 
 
@@ -193,6 +285,11 @@ def test_use_that_stops_is_an_incident_though_the_source_still_sends_the_rest() 
     found = incidents.found({}, hours, tracking.time_of(NOON), RULES, "en")
     assert list(found.holding) == [("source_silent", "hune")]
     assert found.breaks[0].until is None
+
+
+def test_the_end_of_an_import_is_told_to_nobody() -> None:
+    hours = {("hune", True): masks(sent(90), live=False)}
+    assert incidents.found({}, hours, tracking.time_of(NOON), RULES, "en").holding == {}
 
 
 def test_a_rehearsal_tells_of_data_too_once_for_the_book_and_quietly_of_what_had_begun_before() -> None:
