@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -44,18 +45,28 @@ class Book:
         self.heard: dict[book_store.Heard, Masks] = {}
         self.told: dict[int, datetime] = {}
 
-    async def learn(self, batch: Iterable[Signal], others: Sequence[Signal], events: Events, unit: UnitOfWork) -> None:
-        """Remember in which hours sources sent: `others` anything, `events` the use of the batch in its order."""
+    async def learn(
+        self, batch: Iterable[Signal], others: Sequence[Signal], events: Events, partitions: Sequence[int],
+        account: Sequence[int], unit: UnitOfWork,
+    ) -> None:  # fmt: skip
+        """Remember in which hours sources sent: `others` anything, `events` the use of the batch in its order.
+
+        `account` of each event, `partitions` of each account.
+        """
         if not self.is_on:
             return
         found: dict[book_store.Heard, Masks] = {}
         if events.size:
             known: dict[tuple[int, str, bool], int] = {}
-            of = [
-                known.setdefault((one.partition, one.source, one.replay), len(known))
-                for one in batch
-                if one.type == "usage.tracked"
-            ]
+            used = [one for one in batch if one.type == "usage.tracked"] if others else batch
+            first = next(iter(used))
+            of: Any
+            if len({one.source for one in used}) == 1 and len({one.replay for one in used}) == 1:  # as nearly always
+                known = {(place, first.source, first.replay): n for n, place in enumerate(dict.fromkeys(partitions))}
+                places = [known[place, first.source, first.replay] for place in partitions]
+                of = np.array(places, np.int64)[np.array(account, np.int64)]
+            else:
+                of = [known.setdefault((one.partition, one.source, one.replay), len(known)) for one in used]
             origins = list(known)
             for both in np.unique(events["at"] // HOUR_US * MOST_ORIGINS + np.array(of, np.int64)).tolist():
                 hour, place = divmod(both, MOST_ORIGINS)

@@ -189,7 +189,7 @@ class Handlers:
             batch = Batch([signal for signal in batch if signal.type != privacy.REQUESTED])
         use, others = self._columns(batch, unit)
         events = use.events()
-        await self.book.learn(batch, others, events, unit)
+        await self.book.learn(batch, others, events, use.partitions, use.account, unit)
         others = await self._of_book(others, unit)
         others = await _keep_tiers(await _keep_rates(others, unit), unit)
         heard = [signal for signal in others if signal.type == CHILD_SCORED]
