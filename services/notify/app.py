@@ -19,7 +19,7 @@ from shared.settings import Settings, config_dir
 from shared.team import Team, load_team
 from shared.vault import keys as vault
 
-POOL_SIZE = 4
+POOL_SIZE = 6
 NEEDED = {
     model.type_name
     for model in (

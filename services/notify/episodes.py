@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -175,6 +177,58 @@ def told(episode: Episode | None, said: Said) -> Episode | None:
             return replace(after, acknowledged_by=said.by or "somebody")
         case _:
             return replace(after, snoozed=True, snoozed_until=said.until)
+
+
+def forgotten(episode: Episode, person: str, alias: str) -> Episode:
+    """The episode without a person, of whom only the SHA-256 is known: an alias for the id, and none of their words."""
+    evidence = dict(episode.evidence)
+    quote = evidence.pop("quote", None) if is_person(evidence.get("user_id"), person) else None
+    names = {word for word in _words(evidence) if is_person(word, person)}
+    context = episode.context
+    if context is not None:
+        names |= {contact for contact, _ in context.contacts if is_person(contact, person)}
+        contacts = tuple((alias if contact in names else contact, role) for contact, role in context.contacts)
+        context = replace(context, contacts=contacts)
+
+    def without(text: str) -> str:
+        text = text.replace(quote, "…") if isinstance(quote, str) and quote else text
+        for name in sorted(names):
+            text = re.sub(rf"(?<![\w.@-]){re.escape(name)}(?![\w@-])", lambda _: alias, text)
+        return text
+
+    return replace(
+        episode,
+        version=episode.version + 1,
+        evidence=_renamed(evidence, names, alias),
+        context=context,
+        title=without(episode.title),
+        why=without(episode.why),
+        next_step=None if episode.next_step is None else without(episode.next_step),
+        history=tuple(replace(step, why=without(step.why)) for step in episode.history),
+    )
+
+
+def is_person(word: object, person: str) -> bool:
+    return isinstance(word, str) and hashlib.sha256(word.encode()).hexdigest() == person
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _words(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _words(one)
+
+
+def _renamed(value: Any, names: Set[str], alias: str) -> Any:
+    if isinstance(value, str):
+        return alias if value in names else value
+    if isinstance(value, Mapping):
+        return {name: _renamed(one, names, alias) for name, one in value.items()}
+    return [_renamed(one, names, alias) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _opened(said: Said) -> Episode:

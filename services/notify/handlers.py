@@ -16,6 +16,7 @@ from services.notify.domain import Places
 from services.notify.episodes import Account, Change, Context, Episode, Remedy, Said, Touch, Weighing, What
 from services.notify.settings import Notify, written_to
 from services.notify.store import Facet, Link, NewRow
+from shared import privacy
 from shared.events.results import AlertContext
 from shared.ids import derived_id
 from shared.runtime.api import Batch, Signal
@@ -93,6 +94,7 @@ class Inbox:
     links: list[Link] = field(default_factory=list)
     scored: dict[str, bool] = field(default_factory=dict)
     """Account → whether its last change is told without hurry: of an import, a replay, or long ago."""
+    erased: list[Signal] = field(default_factory=list)
     quiet: set[str] = field(default_factory=set)
     """Events that must not act outside."""
 
@@ -120,6 +122,8 @@ class Handlers:
         if inbox.said:
             await self._follow(inbox, unit)
         await calls.save(unit)
+        for signal in inbox.erased:
+            await self._forget(signal, unit)
 
     def _waits(self, rest: bool) -> dict[str, timedelta]:
         least = self.rules.cold_start_wait_seconds if rest else 0.0
@@ -132,8 +136,13 @@ class Handlers:
         """Bring the episodes forward and add to the ledger what is to be told of them."""
         now = await store.now(unit.db)
         known = await store.load_episodes(unit.db, {said.alert_id for said in inbox.said})
+        opening = {said.alert_id for said in inbox.said if said.what == "opened"} - known.keys()
+        early = await store.take_early(unit.db, opening) if opening else []
+        await store.save_early(
+            unit.db, [said for said in inbox.said if said.alert_id not in known and said.alert_id not in opening]
+        )
         news: list[tuple[Said, Episode]] = []
-        for said in inbox.said:
+        for said in sorted([*early, *inbox.said], key=lambda said: said.what != "opened"):
             after = episodes.told(known.get(said.alert_id), said)
             if after is not None:
                 known[said.alert_id] = after
@@ -158,6 +167,26 @@ class Handlers:
             await unit.db.execute(store.PUT_OFF_COLD, sorted(waits), until)
         if hurry:
             await unit.db.execute(store.HURRY, hurry, now)
+        unit.on_commit.append(self.wake.set)
+
+    async def _forget(self, signal: Signal, unit: UnitOfWork) -> None:
+        """Name a person no more, and say so where messages can be changed."""
+        person, alias = signal.data.person, privacy.alias_of(signal.data.cause_ids[0])
+        await unit.db.execute(store.FORGET_EARLY, person)
+        blanked = [episodes.forgotten(one, person, alias) for one in await store.list_naming(unit.db, person)]
+        if not blanked:
+            return
+        now = await store.now(unit.db)
+        await store.save_episodes(unit.db, blanked)
+        told = await store.list_told(unit.db, {episode.alert_id for episode in blanked})
+        rows: list[NewRow] = []
+        for episode in blanked:
+            for place in sorted(told.get(episode.alert_id, ())):
+                id = derived_id(SERVICE, place, episode.alert_id, episode.version, "update")
+                rows.append((id, place, "update", episode.alert_id, episode.account_id, episode.version,
+                             episode.partition, "pending", "single", None, now))  # fmt: skip
+        await store.add_deliveries(unit.db, rows)
+        await unit.db.execute(store.LOOK_NOW, sorted({row[1] for row in rows}))
         unit.on_commit.append(self.wake.set)
 
     def _rows(
@@ -213,6 +242,8 @@ def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
                 inbox.quiet.add(signal.id)
         case "alert.acknowledged" | "alert.snoozed":
             inbox.said.append(_done(signal))
+        case "privacy.recorded" if data.erased_to is not None:
+            inbox.erased.append(signal)
         case "account.state":
             inbox.facets["state"].append((*where, msgspec.to_builtins(data), data.as_of))
         case "health_score.changed":

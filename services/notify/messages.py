@@ -1,4 +1,4 @@
-"""Notify reads alerts and what is needed to word them; what it decides is a message to a person, not a record."""
+"""Notify reads alerts, what words them, and who is to be forgotten; it tells people, and writes no records."""
 
 from shared import topics
 

@@ -31,11 +31,12 @@ from shared.vault.keys import Keys
 
 log = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 32
 MOST_DUE, FEW_DUE = 1_000, 50
 """How many rows are looked at for one step: where a digest may gather them, and where none does."""
 POLL_S = 1.0
 OBSERVE_S = 5.0
+PRUNE_S = 3600.0
 WAITING = (
     "select state, count(*) as n from notify.deliveries where state in ('pending', 'sending', 'unknown') group by state"
 )
@@ -79,6 +80,7 @@ class Sender:
         self._people = {f"slack:{person.slack_id}": person for person in team.people if person.slack_id}
         self._channels = {destination_of(name, channel): channel for name, channel in rules.channels.items()}
         self._observed_at = 0.0
+        self._pruned_at: float | None = None
 
     async def run(self) -> None:
         """Until cancelled; what is being said then is said to its end."""
@@ -101,15 +103,19 @@ class Sender:
     async def _round(self) -> None:
         self.wake.clear()
         async with self.pool.acquire() as db:
-            due = [row["destination"] for row in await db.fetch(store.LIST_DUE, 10 * MOST_AT_ONCE)]
+            ready = await db.fetch(store.LIST_READY, 10 * MOST_AT_ONCE, timedelta(seconds=POLL_S))
             await self._observe(db)
-        for destination in due:
+        pause = POLL_S
+        for destination, wait in ready:
+            if wait > 0:
+                pause = wait
+                break
             if destination not in self._busy and len(self._busy) < MOST_AT_ONCE:
                 self._busy[destination] = asyncio.create_task(self.serve(destination))
         if not self._busy:
-            await self._woken()
+            await self._woken(pause)
             return
-        woken = asyncio.create_task(self._woken())
+        woken = asyncio.create_task(self._woken(pause))
         done, _ = await asyncio.wait({woken, *self._busy.values()}, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
         for destination, task in list(self._busy.items()):
@@ -117,9 +123,9 @@ class Sender:
                 del self._busy[destination]
                 task.result()
 
-    async def _woken(self) -> None:
+    async def _woken(self, pause: float) -> None:
         try:
-            await asyncio.wait_for(self.wake.wait(), POLL_S)
+            await asyncio.wait_for(self.wake.wait(), max(pause, 0.005))
         except TimeoutError:
             return
 
@@ -127,6 +133,9 @@ class Sender:
         if time.monotonic() - self._observed_at < OBSERVE_S:
             return
         self._observed_at = time.monotonic()
+        if self._pruned_at is None or self._observed_at - self._pruned_at >= PRUNE_S:
+            self._pruned_at = self._observed_at
+            await store.prune(db, timedelta(days=self.rules.keep_days))
         found = {row["state"]: row["n"] for row in await db.fetch(WAITING)}
         for state in ("pending", "sending", "unknown"):
             metrics.WAITING.labels(state).set(found.get(state, 0))
@@ -134,8 +143,10 @@ class Sender:
 
     async def serve(self, destination: str) -> bool:
         """One step in one place; False when there is nothing to do there now."""
-        async with self.pool.acquire() as db, db.transaction():
-            step = await self._claim(db, destination)
+        async with self.pool.acquire() as db:
+            started = time.monotonic()  # not later than the database's now(), from which the lease counts
+            async with db.transaction():
+                step = await self._claim(db, destination, started)
         if isinstance(step, bool):
             return step
         self._reach("before_delivery")
@@ -143,13 +154,13 @@ class Sender:
             return False
         outcome = await self._do(destination, step)
         self._reach("after_delivery")
-        async with self.pool.acquire() as db, db.transaction():
+        async with self.pool.acquire() as db:
             await self._record(db, destination, step, outcome)
         return True
 
     # -- claim ----------------------------------------------------------------------------------
 
-    async def _claim(self, db: database.Connection, destination: str) -> Step | bool:
+    async def _claim(self, db: database.Connection, destination: str, started: float) -> Step | bool:
         """The next step, made ours; else whether it is worth looking again at once."""
         place = await store.lock_destination(db, destination)
         if place is None:
@@ -181,15 +192,17 @@ class Sender:
             changed = bool(plan.suppress or plan.again)
             await db.execute(store.LOOK_AGAIN, destination, None if changed else again)
             return changed
-        return await self._begin(db, place, address, reader, plan.act, episodes)
+        return await self._begin(db, place, address, reader, plan.act, episodes, started)
 
     async def _plan(
         self, db: database.Connection, place: store.Place, sink: Sink, reader: Reader, rows: list[Row],
         episodes: Mapping[str, Episode],
     ) -> domain.Plan:  # fmt: skip
-        accounts = {episode.account_id for episode in episodes.values()}
+        accounts = {row.account_id for row in rows if row.what == "open" and row.account_id}
+        following = {row.alert_id for row in rows if row.what in ("update", "thread") and row.alert_id}
         hours = timedelta(hours=self.rules.group_hours)
-        muted = domain.muted(await store.list_open_rules(db, accounts), episodes.values(), self.rules)
+        mutes = self.rules.inhibit and accounts
+        muted = domain.muted(await store.list_open_rules(db, accounts) if mutes else (), episodes.values(), self.rules)
         standing = Standing(
             zone=reader.zone,
             is_person=reader.is_person,
@@ -200,17 +213,18 @@ class Sender:
             last_digest_at=place.last_digest_at,
         )
         return domain.plan(
-            rows, episodes, muted, await store.load_told(db, place.destination, set(episodes)),
-            await store.load_roots(db, place.destination, accounts, hours), standing, self.rules, place.now,
-            await store.list_unsaid(db, place.destination, set(episodes)),
+            rows, episodes, muted,
+            await store.load_told(db, place.destination, following) if following else {},
+            await store.load_roots(db, place.destination, accounts, hours) if accounts and hours else {},
+            standing, self.rules, place.now,
+            await store.list_unsaid(db, place.destination, following) if following else (),
         )  # fmt: skip
 
     async def _begin(
         self, db: database.Connection, place: store.Place, address: str, reader: Reader, act: Act,
-        episodes: Mapping[str, Episode],
+        episodes: Mapping[str, Episode], started: float,
     ) -> Step:  # fmt: skip
         """Take the lease and write down what is about to happen."""
-        started = time.monotonic()
         row = act.row
         about: list[Episode]
         if row is None:
@@ -229,8 +243,8 @@ class Sender:
         looks_up = act.what == "look_up"
         thread_ts = row.thread_ts if looks_up else act.thread_ts
         version = about[0].version if row.what != "digest" else 1
-        await db.execute(store.BEGIN, row.delivery_id, version, looks_up, thread_ts)
-        fence = await db.fetchval(store.LEASE, place.destination, timedelta(seconds=self.rules.pace.lease_seconds))
+        lease = timedelta(seconds=self.rules.pace.lease_seconds)
+        fence = await db.fetchval(store.BEGIN, row.delivery_id, version, looks_up, thread_ts, place.destination, lease)
         target = act.target
         letter = Letter(
             delivery_id=row.delivery_id,
@@ -283,12 +297,14 @@ class Sender:
     # -- do and record --------------------------------------------------------------------------
 
     async def _do(self, destination: str, step: Step) -> Outcome:
+        """Hand it over; several calls it may take, but never the rest of the lease."""
         sink = self.sinks[destination.partition(":")[0]]
-        if step.act.what == "look_up":
-            return await sink.look_up(step.letter)
-        if step.row.what == "update":
-            return await sink.update(step.letter)
-        return await sink.post(step.letter)
+        looks_up = step.act.what == "look_up"
+        do = sink.look_up if looks_up else sink.update if step.row.what == "update" else sink.post
+        try:
+            return await asyncio.wait_for(do(step.letter), self.rules.pace.lease_seconds / 2)
+        except TimeoutError:
+            return Outcome("refused" if looks_up else "unclear", "no answer in time")
 
     async def _record(self, db: database.Connection, destination: str, step: Step, outcome: Outcome) -> None:
         """Write the outcome down, unless the lease has become somebody else's: then they will find out."""
@@ -303,22 +319,19 @@ class Sender:
             longest = min(pace.longest_pause_seconds, 0.25 * 2 ** min(failures, 20))
             pause = outcome.after if outcome.after is not None else longest * random.uniform(0.5, 1.0)
         digest = step.row.what == "digest" and state == "sent"
-        released = await db.fetchrow(
-            store.RELEASE, destination, step.fence, timedelta(seconds=pause), failures,
-            None if healthy else outcome.reason, outcome.channel, digest,
+        finished = await db.fetchrow(
+            store.FINISH, destination, step.fence, timedelta(seconds=pause), failures,
+            None if healthy else outcome.reason, outcome.channel, digest, step.row.delivery_id, state, reason,
+            outcome.ts, looked_up and state == "sent",
+            outcome.thread_ts if state == "sent" else step.letter.thread_ts,
         )  # fmt: skip
-        if released is None:
+        if finished is None:
             log.warning("a message took longer than its lease", extra={"destination": destination})
             return
         if sink.is_machine:
-            await disable(db, destination, outcome, released["failing_since"], self.rules)
-        await db.execute(
-            store.FINISH, step.row.delivery_id, state, reason, outcome.channel, outcome.ts,
-            looked_up and state == "sent",
-            outcome.thread_ts if state == "sent" else step.letter.thread_ts,
-        )  # fmt: skip
+            await disable(db, destination, outcome, finished["failing_since"], self.rules)
         if state == "sent" and step.row.what == "open":
-            metrics.SECONDS.labels(sink.name).observe((await store.now(db) - step.row.created_at).total_seconds())
+            metrics.SECONDS.labels(sink.name).observe(finished["seconds"])
         if not healthy:
             log.info("a message waits", extra={"destination": destination, "reason": outcome.reason, "pause_s": pause})
 

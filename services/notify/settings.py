@@ -227,6 +227,7 @@ class Notify(_Part):
     cold_start_wait_seconds: Seconds = 60.0
     old_after_hours: Annotated[float, Field(gt=0)] = 24.0
     inhibit: tuple[Inhibition, ...] = ()
+    keep_days: Annotated[int, Field(ge=30)] = 400
     pace: Pace = Pace()
     write_back: dict[Identifier, WriteBack] = {}
     outreach: dict[Identifier, Outreach] = {}

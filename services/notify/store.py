@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from services.notify.domain import Root, Row, Told
-from services.notify.episodes import Account, Change, Context, Episode, Step, Touch
+from services.notify.episodes import Account, Change, Context, Episode, Said, Step, Touch
 from shared.db import Connection, columns
 
 NOW = "select now()"
@@ -35,6 +35,23 @@ SAVE_EPISODES = f"""
            version = excluded.version, resolved_at = excluded.resolved_at, acknowledged_by = excluded.acknowledged_by,
            snoozed = excluded.snoozed, snoozed_until = excluded.snoozed_until, history = excluded.history,
            context = excluded.context
+"""
+SAVE_EARLY = """
+    insert into notify.early (alert_id, event_id, partition, said)
+    select * from unnest($1::text[], $2::text[], $3::int[], $4::jsonb[]) on conflict do nothing
+"""
+TAKE_EARLY = "delete from notify.early where alert_id = any($1::text[]) returning said"
+NAMING = f"""
+    select {EPISODE} from notify.episodes
+     where exists (select from jsonb_path_query(jsonb_build_array(evidence, context -> 'contacts'),
+                                                'strict $.** ? (@.type() == "string")') as found (word)
+                    where encode(sha256(convert_to(word #>> '{{}}', 'UTF8')), 'hex') = $1)
+"""
+"""Episodes that name the person of whom only the SHA-256 is known."""
+FORGET_EARLY = """
+    delete from notify.early
+     where exists (select from jsonb_path_query(said, 'strict $.** ? (@.type() == "string")') as found (word)
+                    where encode(sha256(convert_to(word #>> '{}', 'UTF8')), 'hex') = $1)
 """
 LIST_OPEN_RULES = """
     select account_id, rule from notify.episodes where account_id = any($1::text[]) and state = 'open' and not baseline
@@ -62,15 +79,16 @@ HURRY = """
 
 # -- the sender's ----------------------------------------------------------------------------
 
-LIST_DUE = """
-    select distinct d.destination
-      from notify.deliveries d left join notify.destinations p using (destination)
-     where d.state in ('pending', 'sending', 'unknown')
-       and (p.destination is null or (p.disabled_at is null and p.next_at <= now()
-                                      and (p.look_at is null or p.look_at <= now())
-                                      and (p.lease_until is null or p.lease_until <= now())))
-     limit $1
+LIST_READY = """
+    select destination, extract(epoch from ready_at - now())::float8 as wait
+      from (select destination, greatest(next_at, look_at, lease_until) as ready_at from notify.destinations
+             where disabled_at is null) p
+     where ready_at <= now() + $2::interval
+       and exists (select from notify.deliveries d
+                    where d.destination = p.destination and d.state in ('pending', 'sending', 'unknown'))
+     order by ready_at limit $1
 """
+"""Places with something unsettled, those that wait longest first; `wait` is above 0 until they may be spoken to."""
 ADD_DESTINATION = "insert into notify.destinations (destination) values ($1) on conflict do nothing"
 LOCK_DESTINATION = """
     select *, now() as now from notify.destinations
@@ -81,10 +99,15 @@ LOCK_DESTINATION = """
 LIST_UNSETTLED = """
     select delivery_id, seq, what, state, mode, due_at, created_at, attempts, attempted_at, reason, alert_id,
            account_id, version, thread_ts
-      from notify.deliveries
+      from notify.deliveries d
      where destination = $1 and state in ('pending', 'sending', 'unknown') and (due_at <= now() or state <> 'pending')
+       and (what in ('open', 'digest')
+            or not exists (select from notify.deliveries own
+                            where own.alert_id = d.alert_id and own.destination = $1 and own.what = 'open'
+                              and own.state = 'pending' and own.due_at > now()))
      order by seq limit $2
 """
+"""What is due. What follows a message that is to come later waits for it, and must not crowd out the rest."""
 NEXT_DUE = """
     select min(due_at) from notify.deliveries
      where destination = $1 and state in ('pending', 'sending', 'unknown') and due_at > now()
@@ -137,18 +160,19 @@ LIST_MEMBERS = f"""
       join notify.episodes e using (alert_id) where d.digest_id = $1
 """
 BEGIN = """
-    update notify.deliveries
-       set state = case when $3 then 'unknown' else 'sending' end, attempts = attempts + 1,
-           attempted_at = case when $3 then attempted_at else now() end,
-           said_version = case when $3 then said_version else $2 end, thread_ts = $4
-     where delivery_id = $1
+    with begun as (
+        update notify.deliveries
+           set state = case when $3 then 'unknown' else 'sending' end, attempts = attempts + 1,
+               attempted_at = case when $3 then attempted_at else now() end,
+               said_version = case when $3 then said_version else $2 end, thread_ts = $4
+         where delivery_id = $1)
+    update notify.destinations set fence = fence + 1, lease_until = now() + $6::interval where destination = $5
+    returning fence
 """
 LEASE = """
     update notify.destinations set fence = fence + 1, lease_until = now() + $2::interval where destination = $1
     returning fence
 """
-LOOK_AGAIN = "update notify.destinations set look_at = $2 where destination = $1"
-LOOK_NOW = "update notify.destinations set look_at = null where destination = any($1::text[])"
 RELEASE = """
     update notify.destinations
        set lease_until = null, look_at = null, next_at = greatest(next_at, now() + $3::interval), failures = $4,
@@ -158,12 +182,46 @@ RELEASE = """
      where destination = $1 and fence = $2
     returning failing_since
 """
-FINISH = """
-    update notify.deliveries
-       set state = $2, reason = $3, sent_at = case when $2 = 'sent' then now() else sent_at end,
-           channel = coalesce($4, channel), ts = coalesce($5, ts), found_later = found_later or $6, thread_ts = $7
-     where delivery_id = $1
+LOOK_AGAIN = "update notify.destinations set look_at = $2 where destination = $1"
+LOOK_NOW = """
+    insert into notify.destinations (destination) select unnest($1::text[])
+    on conflict (destination) do update set look_at = null
 """
+FINISH = """
+    with released as (
+        update notify.destinations
+           set lease_until = null, look_at = null, next_at = greatest(next_at, now() + $3::interval), failures = $4,
+               reason = $5, channel = coalesce($6, channel),
+               failing_since = case when $4 = 0 then null else coalesce(failing_since, now()) end,
+               last_digest_at = case when $7 then now() else last_digest_at end
+         where destination = $1 and fence = $2
+        returning failing_since)
+    update notify.deliveries d
+       set state = $9, reason = $10, sent_at = case when $9 = 'sent' then now() else sent_at end,
+           channel = coalesce($6, d.channel), ts = coalesce($11, ts), found_later = found_later or $12, thread_ts = $13
+      from released
+     where d.delivery_id = $8
+    returning extract(epoch from now() - d.created_at)::float8 as seconds, released.failing_since
+"""
+"""The outcome, in one statement: nothing is written once the fence has grown."""
+
+PRUNE = (
+    """
+    delete from notify.deliveries where delivery_id in (
+        select d.delivery_id from notify.deliveries d left join notify.episodes e using (alert_id)
+         where d.state in ('sent', 'failed', 'suppressed') and d.created_at < now() - $1::interval
+           and e.state is distinct from 'open'
+           and d.seq < (select max(seq) from notify.deliveries where mode <> 'cold')
+         limit 10000)
+    """,
+    """
+    delete from notify.episodes e
+     where e.state = 'resolved' and e.resolved_at < now() - $1::interval
+       and not exists (select from notify.deliveries d where d.alert_id = e.alert_id)
+    """,
+    "delete from notify.early where heard_at < now() - $1::interval",
+)
+"""What is over and older than that; the newest row stays, as it tells that this is no first start."""
 
 REDRIVE = """
     update notify.deliveries set state = 'pending', reason = null, due_at = now(), created_at = now()
@@ -328,6 +386,22 @@ async def save_episodes(db: Connection, episodes: Iterable[Episode]) -> None:
         await db.execute(SAVE_EPISODES, rows)
 
 
+async def save_early(db: Connection, said: Sequence[Said]) -> None:
+    if said:
+        rows = [(one.alert_id, one.event_id, one.partition, msgspec.to_builtins(one)) for one in said]
+        await db.execute(SAVE_EARLY, *columns(rows, 4))
+
+
+async def take_early(db: Connection, alert_ids: Collection[str]) -> list[Said]:
+    """What was said of these alerts before they were known, in its own order."""
+    found = [_convert(row["said"], Said) for row in await db.fetch(TAKE_EARLY, sorted(alert_ids))]
+    return sorted(found, key=lambda said: (said.at, said.event_id))
+
+
+async def list_naming(db: Connection, person: str) -> list[Episode]:
+    return [_episode(row) for row in await db.fetch(NAMING, person)]
+
+
 async def list_open_rules(db: Connection, account_ids: Collection[str]) -> list[tuple[str, str]]:
     return [(row["account_id"], row["rule"]) for row in await db.fetch(LIST_OPEN_RULES, sorted(account_ids))]
 
@@ -364,7 +438,6 @@ class Place:
 
 async def lock_destination(db: Connection, destination: str) -> Place | None:
     """The place, locked until the transaction ends; None when somebody else speaks there, or it is not time yet."""
-    await db.execute(ADD_DESTINATION, destination)
     row = await db.fetchrow(LOCK_DESTINATION, destination)
     if row is None:
         return None
@@ -401,6 +474,12 @@ REDRIVE_OUTREACH = """
      where destination = $1 and state in ('failed', 'unknown') returning delivery_id
 """
 """What failed, and what may have arrived: a person decides that it goes out again."""
+
+
+async def prune(db: Connection, age: timedelta) -> None:
+    """Forget what is over for so long."""
+    for statement in PRUNE:
+        await db.execute(statement, age)
 
 
 async def redrive(db: Connection, destination: str) -> int:

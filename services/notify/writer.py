@@ -277,6 +277,7 @@ class Writer:
 
     async def _claim(self, db: database.Connection, destination: str, outlet: Outlet) -> Step | bool:
         started = time.monotonic()
+        await db.execute(store.ADD_DESTINATION, destination)
         place = await store.lock_destination(db, destination)
         if place is None:
             return False

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,9 +18,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from services.notify import app, domain
+from services.notify import app, domain, store
 from services.notify.domain import Places
 from services.notify.settings import Reach
+from shared import privacy
 from shared.team import Team
 from shared.vault import store as vault
 from shared.vault.keys import Keys
@@ -41,7 +43,7 @@ from tests.support.notify_world import (
     small,
     words,
 )
-from tests.support.slack_double import FAULTS, TOKEN
+from tests.support.slack_double import FAULTS, TOKEN, Posted
 
 
 @pytest_asyncio.fixture
@@ -466,3 +468,67 @@ async def test_what_an_alert_says_of_its_account_is_in_its_message(world: World)
     for part in ("Acme & Co", "72 green → 38 red", "by ann (call)", "grace (champion)", "60,000", "90%",
                  "Smallest change that brings it to 45: Open tickets 3 → 1", "Open tickets 3 (−19.5)"):  # fmt: skip
         assert part in said, part
+
+
+async def test_what_a_person_did_counts_also_when_it_is_heard_before_the_alert(world: World) -> None:
+    done = {"alert_id": "a1", "service": "health", "rule": "band_red", "by": "léa", "occurred_at": now()}
+    await world.hear(a_signal("alert.acknowledged", "acme", id="k1", at=now(), **done, computed_at=now()))
+    assert await world.rows() == []
+    await world.hear(opened("acme", "a1"))
+    await world.say()
+    (message,) = world.slack.posted
+    assert "acknowledged by léa" in words(message.shown)
+    assert await world.pool.fetchval("select count(*) from notify.early") == 0
+
+
+async def test_a_forgotten_person_is_named_no_more_not_even_in_slack(world: World) -> None:
+    for user in ("ann-7", "bob-8"):
+        quote = f"Too slow, says {user}"
+        evidence = {"user_id": user, "quote": quote, "people": ["ann-7", "ann-70"]}
+        await world.hear(opened(user, f"of-{user}", why=f"Score 2: “{quote}”", evidence=evidence))
+        await world.say()
+    person = privacy.person_of("ann-7")
+    told = {"person": person, "suppressed": False, "erased_to": now(), "cause_ids": ("p1",)}
+    await world.hear(
+        a_signal("privacy.recorded", person, id="r1", at=now(), **told | {"account_id": None},
+                 occurred_at=now(), computed_at=now())
+    )  # fmt: skip
+    await world.say()
+    anns, bobs = ("\n".join((one.text, words(one.shown))) for one in (_shown(one) for one in world.slack.posted))
+    assert "Too slow" not in anns
+    assert "Too slow, says bob-8" in bobs
+    kept = await world.pool.fetchval("select string_agg(e::text, ' ') from notify.episodes e where alert_id <> 'x'")
+    assert "ann-70" in kept
+    assert re.search(r"ann-7(?!0)", kept.replace("(of-ann-7,ann-7,", "")) is None, "but for the account's own name"
+    assert len(world.slack.posted) == 2
+
+
+def _shown(one: Posted) -> Posted:
+    return replace(one, text=one.changes[-1][0]) if one.changes else one
+
+
+async def test_what_is_long_over_is_forgotten(world: World) -> None:
+    await world.hear(opened("acme", "a1"), opened("other", "a2"))
+    await world.say()
+    await world.hear(resolved("acme", "a1"))
+    await world.say()
+    await world.hear(opened("third", "a3"))
+    for table, column in (("deliveries", "created_at"), ("episodes", "resolved_at")):
+        await world.pool.execute(f"update notify.{table} set {column} = {column} - interval '500 days'")
+    async with world.pool.acquire() as db:
+        await store.prune(db, timedelta(days=400))
+    assert {row["alert_id"] for row in await world.rows()} == {"a2", "a3"}
+    assert await world.pool.fetchval("select count(*) from notify.episodes") == 2
+
+
+async def test_a_cold_start_is_one_digest_per_owner(world: World) -> None:
+    people = [{"id": f"p{n}", "name": f"P{n}", "slack_id": f"U{n}", "hours": {"timezone": "UTC"}} for n in range(4)]
+    own = replace(world.with_rules(routes=[{"to": ["owner"]}]), team=Team.model_validate({"people": people}))
+    accounts = {f"acct-{n}": f"p{n % 4}" for n in range(200)}
+    await own.hear(*[small(a_state(account, owner)) for account, owner in accounts.items()])
+    await own.hear(*[opened(account, baseline=True) for account in accounts])
+    await own.later(seconds=61)
+    for n in range(4):
+        await own.say(f"slack:U{n}")
+    assert sorted(one.channel for one in world.slack.posted) == ["DU0", "DU1", "DU2", "DU3"]
+    assert all("50 al" in words(one.blocks) for one in world.slack.posted)
