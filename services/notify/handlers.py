@@ -171,7 +171,7 @@ class Handlers:
 
     async def _forget(self, signal: Signal, unit: UnitOfWork) -> None:
         """Name a person no more, and say so where messages can be changed."""
-        person, alias = signal.data.person, privacy.alias_of(signal.data.cause_ids[0])
+        person, alias = signal.data.person, privacy.alias_of(next(iter(signal.data.cause_ids), signal.id))
         await unit.db.execute(store.FORGET_EARLY, person)
         blanked = [episodes.forgotten(one, person, alias) for one in await store.list_naming(unit.db, person)]
         if not blanked:

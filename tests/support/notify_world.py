@@ -28,7 +28,7 @@ from tests.support.slack_double import TOKEN, SlackDouble, a_slack
 
 ALERTS = "C0ALERTS"
 FAST = {
-    "per_channel_seconds": 0, "timeout_seconds": 0.3, "settle_seconds": 0.05, "lease_seconds": 0.7,
+    "per_channel_seconds": 0, "timeout_seconds": 0.5, "settle_seconds": 0.05, "lease_seconds": 5,
     "longest_pause_seconds": 0.1,
 }  # fmt: skip
 _numbers = itertools.count()
