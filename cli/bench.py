@@ -18,9 +18,9 @@ from cli.test import ROOT
 def command(quick: bool, peers: bool, no_write: bool, names: tuple[str, ...]) -> None:
     """Measure throughput, latency, memory and cost per event against one message at a time, and write it down.
 
-    NAMES choose some of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway, peers, scaling;
-    without any it is all but the last two. The floors are printed beside the figures; nothing here fails because a
-    machine is slow.
+    NAMES choose some of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway, peers, scaling,
+    notify; without any it is all but the last three. The floors are printed beside the figures; nothing here fails
+    because a machine is slow.
     """
     flags = [flag for flag, given in (("--quick", quick), ("--peers", peers), ("--no-write", no_write)) if given]
     sys.exit(subprocess.call([sys.executable, "-m", "tests.benchmarks", *flags, *names], cwd=ROOT))

@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks [--quick] [NAME …]`: measure, print, and write docs/benchmarks.
 
-NAME is one of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway, peers, scaling; without any
-it is all but the last two, which have pages of their own (`--peers` adds peers).
+NAME is one of router, health, memory, thin, latency, accounts, rescore, dedupe, gateway, peers, scaling, notify;
+without any it is all but the last three, which have pages of their own (`--peers` adds peers).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.benchmarks import (
     exactly_once,
     gateway,
     latency,
+    notify,
     report,
     rescore,
     scaling,
@@ -71,6 +72,8 @@ async def measure(stack: Stack, chosen: Collection[str], *, quick: bool, peers: 
             found(await exactly_once.measure(lab, exactly_once.QUICK if quick else exactly_once.FULL, say))
         if "scaling" in chosen:
             found(await scaling.measure(lab, scaling.QUICK if quick else scaling.FULL, say))
+        if "notify" in chosen:
+            found(await notify.measure(lab, notify.QUICK if quick else notify.FULL, say))
     finally:
         await lab.close()
     if "accounts" in chosen:

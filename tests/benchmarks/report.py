@@ -20,7 +20,11 @@ from devstack import jars
 DOCS = Path(__file__).parents[2] / "docs/benchmarks"
 NUMBERS = DOCS / "results.json"
 PAGE = DOCS / "README.md"
-TITLES = {"peers": "Against others that count each record once", "scaling": "One, two and three processes"}
+TITLES = {
+    "peers": "Against others that count each record once",
+    "scaling": "One, two and three processes",
+    "notify": "From an alert to its message in Slack",
+}
 """The benchmarks with a page of their own."""
 _HEAD = ("| figure | median | min–max | floor | aim | |", "|---|---|---|---|---|---|")
 
