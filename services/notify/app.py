@@ -13,7 +13,7 @@ from services.notify.settings import Notify, Reach, destination_of, load_notify
 from services.notify.sinks import Sink
 from shared import db
 from shared.errors import Misconfigured
-from shared.events import known_types, ops, results
+from shared.events import inputs, known_types, ops, results
 from shared.runtime.api import Worker
 from shared.settings import Settings, config_dir
 from shared.team import Team, load_team
@@ -25,7 +25,7 @@ NEEDED = {
     for model in (
         results.AlertOpened, results.AlertEscalated, results.AlertReminded, results.AlertResolved,
         results.AlertAcknowledged, results.AlertSnoozed, results.PrivacyRecorded,
-        ops.TouchpointDue, ops.AccountSegmented,
+        ops.TouchpointDue, ops.AccountSegmented, inputs.AccountMerged,
     )
 }  # fmt: skip
 

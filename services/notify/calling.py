@@ -54,6 +54,10 @@ class Calls:
             return False
         return True
 
+    @property
+    def accounts_of_people(self) -> set[str]:
+        return {one.account_id for one in self._people}
+
     async def save(self, unit: UnitOfWork) -> None:
         await outreach_store.save_people(unit.db, self._people)
         hushed = [(one.data.person, one.data.suppressed, one.occurred_at) for one in self._privacy]

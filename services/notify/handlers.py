@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
-from services.notify import domain, episodes, store
+from services.notify import domain, episodes, merging, store
 from services.notify.calling import Calls, Known
 from services.notify.domain import Places
 from services.notify.episodes import Account, Change, Context, Episode, Remedy, Said, Touch, Weighing, What
@@ -92,6 +92,8 @@ class Inbox:
     facets: dict[str, list[Facet]] = field(default_factory=lambda: {name: [] for name in store.FACETS})
     said: list[Said] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    merged: dict[str, str] = field(default_factory=dict)
+    """Account → the one that it became part of."""
     scored: dict[str, bool] = field(default_factory=dict)
     """Account → whether its last change is told without hurry: of an import, a replay, or long ago."""
     erased: list[Signal] = field(default_factory=list)
@@ -124,6 +126,8 @@ class Handlers:
         await calls.save(unit)
         for signal in inbox.erased:
             await self._forget(signal, unit)
+        spoken_of = {link[0] for link in inbox.links} | calls.accounts_of_people
+        await merging.move(unit.db, inbox.merged, spoken_of, unit.partitions)
 
     def _waits(self, rest: bool) -> dict[str, timedelta]:
         least = self.rules.cold_start_wait_seconds if rest else 0.0
@@ -249,6 +253,8 @@ def _sort(signal: Signal, inbox: Inbox, unit: UnitOfWork) -> bool:
         case "health_score.changed":
             inbox.facets["change"].append((*where, msgspec.to_builtins(_change(data)), data.computed_at))
             inbox.scored[signal.account_id] = unit.quiet(signal)
+        case "account.merged":
+            inbox.merged[data.merged_account_id] = data.account_id
         case "account.updated" if data.external_ids:
             said = data.external_ids.items()
             inbox.links += [(*where, namespace, id, signal.occurred_at) for namespace, id in said]

@@ -62,7 +62,10 @@ LIST_PEOPLE = """
     select p.contact_id, p.role, p.user_id, p.status is not distinct from 'left' as left,
            exists (select from notify.hushed h where h.person = any(p.hashes) and h.suppressed) as hushed,
            (select max(coalesce(o.sent_at, o.attempted_at)) from notify.outreach o
-             where o.destination = $2 and o.account_id = p.account_id and o.contact_id = p.contact_id
+             where o.destination = $2 and o.contact_id = p.contact_id
+              and (o.account_id = p.account_id
+                   or o.account_id in (select m.merged_account_id from notify.merges m
+                                        where m.account_id = p.account_id))
                and o.state in ('sent', 'unknown')) as sent_at
       from notify.people p where p.account_id = $1 and (p.contact_id = $3 or $3 is null)
 """
