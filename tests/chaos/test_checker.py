@@ -145,6 +145,21 @@ def test_alerts_lost_doubled_or_out_of_order_are_found(change: Change) -> None:
     assert checks.alerts_as_ruled(wrong, TICKETS) + checks.alternating(wrong)
 
 
+def test_what_comes_and_goes_is_told_twice_a_month_and_the_third_time_is_missed_by_nobody() -> None:
+    account, opened = next((a, e) for a, e in TICKETS if e.type == "ticket.opened" and e.data.get("severity") == "p1")
+    solved = replace(opened, id="solved", type="ticket.solved")
+    log = [
+        (account, replace(event, id=f"{event.id}/{turn}", at=opened.at + turn * 10 + solves, received=opened.received))
+        for turn in range(3)
+        for solves, event in enumerate((opened, solved))
+    ]
+    steps = [(step.what, step.event_id) for step in oracle.episodes(log[:-1])]
+    assert [what for what, _ in steps] == ["opened", "resolved"] * 2
+    cause = opened.data["ticket_id"]
+    assert oracle.flapping(log[:-1]) == {(account, "p1_open", cause)}
+    assert oracle.flapping(log) == set()
+
+
 def test_an_alert_by_another_event_is_found() -> None:
     other = alert_of(replace(STEPS[0], event_id="another"), 0)
     assert checks.alerts_as_ruled([other, *ALERTS[1:]], TICKETS)

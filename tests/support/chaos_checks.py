@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -239,15 +239,16 @@ def _by_cause(steps: Iterable[Step]) -> dict[tuple[str, str, str], list[tuple[st
     return dict(found)
 
 
-def open_as_ruled(rows: Rows, book: Book, at: int) -> list[str]:
-    """The open episodes of two rules are those that hold at T, of old news too."""
+def open_as_ruled(rows: Rows, book: Book, at: int, flapping: Collection[tuple[str, str, str]]) -> list[str]:
+    """The open episodes of two rules are those that hold at T, of old news too, but for what flaps."""
     got = {
         (row["account_id"], row["rule"], cause_of(row))
         for row in rows
         if row["rule"] in FOLDED_RULES and row["state"] == "open"
     }
     expected = oracle.open_alarms(book, at)
-    return few("alarms missing", sorted(expected - got)) + few("alarms open for nothing", sorted(got - expected))
+    missing, needless = expected - got - set(flapping), got - expected
+    return few("alarms missing", sorted(missing)) + few("alarms open for nothing", sorted(needless))
 
 
 # -- exports -------------------------------------------------------------------------------------
@@ -259,7 +260,10 @@ def different(what: str, got: Mapping[Any, Any], expected: Mapping[Any, Any]) ->
     return few(f"{what} differ", wrong)
 
 
-def exports_agree(exports: Mapping[str, Rows], book: Book, at: int, labels: Mapping[str, Iterable[str]]) -> list[str]:
+def exports_agree(
+    exports: Mapping[str, Rows], book: Book, at: int, labels: Mapping[str, Iterable[str]],
+    flapping: Collection[tuple[str, str, str]] = (),
+) -> list[str]:  # fmt: skip
     """Every export that the oracle can count says what it says."""
     complaints = different("usage", _by(exports["usage"], "account_id"), _by(oracle.usage(book, at), "account_id"))
     complaints += different(
@@ -278,7 +282,7 @@ def exports_agree(exports: Mapping[str, Rows], book: Book, at: int, labels: Mapp
     complaints += different("themes", counts, dict(oracle.themes(book, at, labels)))
     asked = {row["title"]: {"accounts": row["accounts"], "votes": row["votes"]} for row in exports["feature_requests"]}
     complaints += different("feature requests", asked, oracle.wishes(book, at))
-    complaints += open_as_ruled(exports["alerts"], book, at)
+    complaints += open_as_ruled(exports["alerts"], book, at, flapping)
     return complaints
 
 

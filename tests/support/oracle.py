@@ -596,11 +596,22 @@ def episodes(log: Sequence[tuple[str, Event]]) -> list[Step]:
 
     Only of tickets and people of whom nothing old is known: with that a service catches up at a time of its own.
     """
+    old = touched_by_old(log)
+    return [step for step in _fold(log)[0] if (step.account, step.cause) not in old]
+
+
+def flapping(log: Sequence[tuple[str, Event]]) -> set[tuple[str, str, str]]:
+    """(account, rule, cause) that hold at the end and were told of twice within 31 days: nobody hears of a third."""
+    return _fold(log)[1]
+
+
+def _fold(log: Sequence[tuple[str, Event]]) -> tuple[list[Step], set[tuple[str, str, str]]]:
     seen: set[tuple[str, str, int | None]] = set()
     known: dict[str, list[Event]] = defaultdict(list)
-    holding: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    told: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    openings: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    silent: dict[str, set[tuple[str, str]]] = defaultdict(set)
     steps = []
-    old = touched_by_old(log)
     for account, event in log:
         if event.identity in seen:
             continue
@@ -609,12 +620,19 @@ def episodes(log: Sequence[tuple[str, Event]]) -> list[Step]:
             continue
         known[account].append(event)
         now = alarms(account, known[account], event.received)
-        for rule, cause in sorted(holding[account] - now):
+        for rule, cause in sorted(told[account] - now):
             steps.append(Step(account, rule, cause, "resolved", event.id))
-        for rule, cause in sorted(now - holding[account]):
+        told[account] &= now
+        silent[account] = set()
+        for rule, cause in sorted(now - told[account]):
+            lately = openings[account, rule, cause]
+            if sum(at > event.received - 31 * DAY for at in lately) >= 2:
+                silent[account].add((rule, cause))
+                continue
+            lately.append(event.received)
+            told[account].add((rule, cause))
             steps.append(Step(account, rule, cause, "opened", event.id))
-        holding[account] = now
-    return [step for step in steps if (step.account, step.cause) not in old]
+    return steps, {(account, rule, cause) for account, some in silent.items() for rule, cause in some}
 
 
 def touched_by_old(log: Iterable[tuple[str, Event]]) -> set[tuple[str, str]]:
