@@ -172,7 +172,9 @@ def page(outcomes: Sequence[Outcome], machine: Machine, size: str, seconds: floa
         "repetitions. A floor must hold, an aim is what we are after.",
         "",
         "On pages of their own: [others that count each record once](peers.md), [several processes](scaling.md), "
-        "[chaos](chaos-release.md), [long outages](outages.md).",
+        "[from an alert to Slack](notify.md), [where the time goes](profile.md), [chaos](chaos-release.md), "
+        "[long outages](outages.md), [an hour without Kafka](outage-hour.md), "
+        "[a storm of alerts](storm-release.md).",
         "",
         *_HEAD,
     ]
